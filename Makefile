@@ -1,0 +1,75 @@
+# Everything a developer runs. `make help` lists the targets.
+
+SHELL := bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DELETE_ON_ERROR:
+.DEFAULT_GOAL := help
+
+# The first of these that runs and is new enough; name another with `make test PYTHON=...`.
+PYTHON ?= $(shell for p in python3.11 python3.12 python3 python; do \
+	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
+PYTHON312 ?= $(shell for p in python3.12 $(HOME)/.pyenv/versions/3.12*/bin/python python3; do \
+	$$p -c 'import sys; sys.exit(sys.version_info[:2] != (3, 12))' 2>/dev/null && echo $$p && break; done)
+
+VENV := .venv
+VENV312 := .venv312
+BIN := $(VENV)/bin
+BIN312 := $(VENV312)/bin
+WORKERS ?= 2
+
+# One thread a worker: the workers already fill the cores.
+ONE_THREAD := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1
+
+.PHONY: help setup demo test lint format unit docs serve test-jax312 clean
+
+help:  ## list the targets
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## /{printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: $(VENV)/.stamp  ## make .venv from constraints.txt
+
+# torch comes first and pinned, so that the resolver never looks at another build of it.
+$(VENV)/.stamp: pyproject.toml constraints.txt
+	@test -n "$(PYTHON)" || { echo "no Python >= 3.11 found: make ... PYTHON=/path/to/python" >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet -c constraints.txt torch
+	$(BIN)/pip install --quiet -c constraints.txt -e '.[all,dev]'
+	touch $@
+
+demo: $(VENV)/.stamp  ## train, sample and explain test digits in both backends
+	$(BIN)/ppl-bif demo
+
+test: lint unit docs  ## everything that must hold before a commit
+
+lint: $(VENV)/.stamp  ## style, types and import layers
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: $(VENV)/.stamp  ## rewrite the sources in the house style
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+unit: $(VENV)/.stamp  ## tests and doctests
+	$(ONE_THREAD) $(BIN)/pytest -n $(WORKERS)
+
+docs: $(VENV)/.stamp  ## build the site strictly, running the tutorials that changed
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
+serve: $(VENV)/.stamp  ## show the site while writing it
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs serve
+
+$(VENV312)/.stamp: pyproject.toml constraints-312.txt
+	@test -n "$(PYTHON312)" || { echo "no Python 3.12 found: make $@ PYTHON312=/path/to/python" >&2; exit 1; }
+	$(PYTHON312) -m venv $(VENV312)
+	$(BIN312)/pip install --quiet -c constraints-312.txt -e '.[numpyro,plots,demo,test]'
+	touch $@
+
+test-jax312: $(VENV312)/.stamp  ## the JAX part on Python 3.12 and ArviZ 1.x, without torch
+	$(BIN312)/python -c 'import importlib.util as u, sys; sys.exit(u.find_spec("torch") and "torch is installed in $(VENV312)")'
+	$(ONE_THREAD) $(BIN312)/pytest -n $(WORKERS)
+
+clean:  ## remove what the other targets made
+	rm -rf $(VENV) $(VENV312) .cache site build dist *.egg-info
+	rm -rf .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

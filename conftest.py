@@ -1,0 +1,18 @@
+"""Leaves out what cannot run here: tests and doctests of a backend that is not installed."""
+
+from importlib.util import find_spec
+
+import pytest
+
+NEEDS = {"pyro": ("torch", "pyro"), "numpyro": ("jax", "numpyro")}
+MISSING = {backend for backend, names in NEEDS.items() if not all(map(find_spec, names))}
+
+collect_ignore_glob = [
+    f"{place}/{backend}/*" for backend in MISSING for place in ("ppl_bif", "tests")
+]
+
+
+def pytest_collection_modifyitems(items):
+    for item in items:
+        for backend in MISSING & {mark.name for mark in item.iter_markers()}:
+            item.add_marker(pytest.mark.skip(reason=f"{backend} is not installed"))

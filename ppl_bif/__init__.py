@@ -1,0 +1,59 @@
+"""Bayesian influence functions for Pyro and NumPyro: which training example taught this?
+
+Names are loaded when first used, so that importing the package is quick and loads neither
+PyTorch nor JAX.
+"""
+
+from importlib import import_module
+from importlib.metadata import version as _version
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ppl_bif.diagnostics import diagnose
+    from ppl_bif.errors import BIFError, DivergenceError, StoreError
+    from ppl_bif.scores import influence
+    from ppl_bif.plots import plot_diagnosis, plot_top
+    from ppl_bif.report import write_report
+    from ppl_bif.sampling import sample
+    from ppl_bif.store import open_store
+    from ppl_bif.ranking import top
+
+__version__ = _version("ppl_bif")
+
+_HOME = {
+    "BIFError": "errors",
+    "DivergenceError": "errors",
+    "StoreError": "errors",
+    "diagnose": "diagnostics",
+    "influence": "scores",
+    "open_store": "store",
+    "plot_diagnosis": "plots",
+    "plot_top": "plots",
+    "write_report": "report",
+    "sample": "sampling",
+    "top": "ranking",
+}
+
+__all__ = [
+    "BIFError",
+    "DivergenceError",
+    "StoreError",
+    "diagnose",
+    "influence",
+    "open_store",
+    "plot_diagnosis",
+    "plot_top",
+    "write_report",
+    "sample",
+    "top",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module 'ppl_bif' has no attribute {name!r}")
+    return getattr(import_module(f"ppl_bif.{_HOME[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

@@ -1,0 +1,145 @@
+"""Checks of settings and of what a network gives, with errors that say what to do."""
+
+from collections.abc import Callable, Mapping
+from numbers import Integral, Real
+from typing import Any
+
+import numpy as np
+
+from ppl_bif.data import Batch, arrays, inputs, map_arrays, target
+
+__all__ = ["check_finite_weights", "check_outputs", "check_targets", "positive", "whole"]
+
+LIKELIHOODS = ("categorical", "bernoulli", "normal", "tokens")
+
+
+def positive(name: str, value: Any) -> float:
+    """Return a setting as a float, or say that it must be positive and finite."""
+    if isinstance(value, bool) or not isinstance(value, Real) or not 0 < value < float("inf"):
+        raise ValueError(f"{name} must be a positive number; got {value!r}")
+    return float(value)
+
+
+def whole(name: str, value: Any, *, least: int = 1) -> int:
+    """Return a setting as an int, or say that it must be a whole number of at least ``least``."""
+    if isinstance(value, bool) or not isinstance(value, Integral) or value < least:
+        raise ValueError(f"{name} must be a whole number of at least {least}; got {value!r}")
+    return int(value)
+
+
+def check_finite_weights(weights: Mapping[str, np.ndarray]) -> None:
+    """Say which weights are NaN or infinite, or are not floating point."""
+    for name, value in weights.items():
+        if not np.issubdtype(np.asarray(value).dtype, np.floating):
+            raise TypeError(f"weight {name!r} must be floating point to be sampled; leave it out")
+        if not np.isfinite(value).all():
+            raise ValueError(f"weight {name!r} holds NaN or infinity: is the network trained?")
+
+
+def check_targets(likelihood: str, outputs: tuple[int, ...], batch: Batch, name: str) -> None:
+    """Check targets against the outputs of the network, for the likelihoods known by name.
+
+    Parameters
+    ----------
+    likelihood
+        The name; others than the known ones are not checked.
+    outputs
+        Shape of the network's outputs, rows first.
+    batch
+        All rows of the data.
+    name
+        ``"train"`` or ``"query"``, for messages.
+    """
+    y = np.asarray(target(batch))
+    if likelihood in ("categorical", "tokens"):
+        _check_classes(likelihood, outputs, y, name)
+    elif likelihood in ("bernoulli", "normal") and outputs[1:] != y.shape[1:]:
+        raise ValueError(
+            f"likelihood {likelihood!r} expects targets shaped like the outputs; the network "
+            f"gives (row, {_dims(outputs)}) and {name} has targets (row, {_dims(y.shape)}): "
+            "squeeze the outputs or reshape the targets"
+        )
+    if likelihood == "bernoulli" and not np.isin(y, (0, 1)).all():
+        raise ValueError(f"likelihood 'bernoulli' expects 0 and 1; {name} targets hold others")
+
+
+def _dims(shape: tuple[int, ...]) -> str:
+    return ", ".join(map(str, shape[1:]))
+
+
+def _check_classes(likelihood: str, outputs: tuple[int, ...], y: np.ndarray, name: str) -> None:
+    depth = 1 if likelihood == "categorical" else 2
+    wanted = "(row, class)" if depth == 1 else "(row, token, vocabulary)"
+    if len(outputs) != depth + 1:
+        raise ValueError(
+            f"likelihood {likelihood!r} expects outputs {wanted}; the network gives "
+            f"(row, {_dims(outputs)})"
+        )
+    if y.ndim != depth or y.shape[1:] != outputs[1:-1]:
+        raise ValueError(
+            f"likelihood {likelihood!r} expects {name} targets {wanted.rsplit(',', 1)[0]}) that "
+            f"match outputs (row, {_dims(outputs)}); got shape {y.shape}"
+        )
+    if y.dtype.kind not in "iu":
+        raise TypeError(
+            f"{name} targets must be integer classes; got dtype {y.dtype}: convert them first"
+        )
+    known = y[y != -100] if likelihood == "tokens" else y
+    if known.size and (known.min() < 0 or known.max() >= outputs[-1]):
+        raise ValueError(
+            f"{name} targets must lie in 0 ... {outputs[-1] - 1}, as the network has "
+            f"{outputs[-1]} outputs; got {known.min()} ... {known.max()}"
+        )
+
+
+def check_outputs(
+    outputs: Callable[..., Any],
+    pointwise: Callable[[Any, Batch], Any],
+    likelihood: str,
+    batch: Batch,
+    name: str,
+) -> None:
+    """Run a network at its trained weights on a few rows and check what comes out.
+
+    Two sizes are tried, so that a shape which is right by coincidence is seen.
+
+    Raises
+    ------
+    ValueError
+        If the network cannot be run on the data, targets do not fit the outputs, or the
+        likelihood does not give one value per row (or per row and token).
+    """
+    shapes = []
+    for rows in (2, 3):
+        few = map_arrays(lambda a, rows=rows: np.repeat(a[:1], rows, axis=0), batch)
+        args, kwargs = inputs(few)
+        try:
+            out = outputs(*args, **kwargs)
+        except Exception as error:
+            raise ValueError(
+                f"the network could not be run on {name} rows of shape "
+                f"{ {k: a.shape[1:] for k, a in arrays(batch).items()} }: "
+                f"{str(error).strip().splitlines()[0]}; pass data and weights of the shapes it "
+                "was trained on"
+            ) from error
+        if hasattr(out, "shape"):
+            if not out.shape or out.shape[0] != rows:
+                raise ValueError(
+                    f"the network must give one output per row; {rows} {name} rows gave shape "
+                    f"{tuple(out.shape)}"
+                )
+            check_targets(likelihood, tuple(out.shape), batch, name)
+        shapes.append(tuple(pointwise(out, few).shape))
+    _check_pointwise(shapes, name)
+
+
+def _check_pointwise(shapes: list[tuple[int, ...]], name: str) -> None:
+    two, three = shapes
+    per_row = two == (2,) and three == (3,)
+    per_token = len(two) == 2 and (two[0], three[0]) == (2, 3) and two[1] == three[1] > 1
+    if not (per_row or per_token):
+        raise ValueError(
+            "the likelihood must give log-likelihoods (row,) or (row, token); for 3 rows of "
+            f"{name} it gave shape {three}: squeeze the network's outputs, or sum over the extra "
+            "axes (`.to_event(1)` for a distribution)"
+        )

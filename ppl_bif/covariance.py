@@ -1,0 +1,182 @@
+"""Covariances of many pairs of series along chains, each with its Monte Carlo error.
+
+NumPy only. Series are centred within their chain; errors come from the covariances of
+consecutive blocks of draws, long against the autocorrelation of the products.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+
+__all__ = ["Estimate", "block_covariance", "choose_blocks", "product_time"]
+
+# A block of 8 autocorrelation times leaves the error of an AR(1) product 3% too small.
+TIMES_PER_BLOCK = 8
+MIN_BLOCKS_PER_CHAIN, MAX_BLOCKS = 5, 128
+
+
+class Estimate(NamedTuple):
+    """Scores of a block of pairs, ``(query, train)``: values and Monte Carlo standard errors."""
+
+    value: np.ndarray
+    mcse: np.ndarray
+
+
+class _Sums(NamedTuple):
+    """Weighted sums over blocks of draws, from which values and errors follow."""
+
+    blocks: int
+    product: np.ndarray
+    square: np.ndarray
+    centring: np.ndarray
+    with_variances: np.ndarray
+    variances_square: np.ndarray
+    train: np.ndarray
+    query: np.ndarray
+
+
+def product_time(train: np.ndarray, query: np.ndarray, *, pairs: int = 256, seed: int = 0) -> float:
+    """Integrated autocorrelation time of centred products, in draws.
+
+    The 90% quantile over random pairs, each with Sokal's automatic window (5 times the time), on
+    the autocorrelation averaged over chains.
+
+    Parameters
+    ----------
+    train, query
+        ``(chain, draw, row)``.
+    pairs
+        Pairs looked at.
+    seed
+        Of their choice.
+
+    Examples
+    --------
+    >>> noise = np.random.default_rng(0).normal(size=(2, 500, 3))
+    >>> bool(product_time(noise, noise) < 2)
+    True
+    """
+    rng = np.random.default_rng(seed)
+    i = rng.integers(train.shape[2], size=pairs)
+    q = rng.integers(query.shape[2], size=pairs)
+    product = _centred(train[:, :, i]) * _centred(query[:, :, q])
+    correlation = _autocorrelation(_centred(product))
+    times = 2 * np.cumsum(correlation, axis=0) - 1
+    lags = np.arange(len(times))[:, None]
+    stop = np.argmax(lags >= 5 * times, axis=0)
+    found = times[stop, np.arange(times.shape[1])]
+    found = found[np.isfinite(found)]
+    return float(max(1.0, np.quantile(found, 0.9))) if found.size else 1.0
+
+
+def _centred(series: np.ndarray) -> np.ndarray:
+    return series - series.mean(axis=1, keepdims=True, dtype=float).astype(series.dtype)
+
+
+def _autocorrelation(series: np.ndarray) -> np.ndarray:
+    """Autocorrelation ``(lag, row)`` of centred series, averaged over chains."""
+    draws = series.shape[1]
+    spectrum = np.fft.rfft(series, 2 * draws, axis=1)
+    covariance = np.fft.irfft(np.abs(spectrum) ** 2, axis=1)[:, :draws].mean(axis=0)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return covariance / covariance[0]
+
+
+def choose_blocks(chains: int, draws: int, time: float) -> int:
+    """Return the number of blocks per chain for an autocorrelation time.
+
+    Blocks are of at least 8 times where 5 of them fit, and no more than 128 in all, which gives
+    errors to within 6%.
+    """
+    longest = max(1, draws // 2)
+    fitting = max(MIN_BLOCKS_PER_CHAIN, int(draws // (TIMES_PER_BLOCK * time)))
+    return max(2, min(fitting, -(-MAX_BLOCKS // chains), longest))
+
+
+def block_covariance(
+    train: np.ndarray, query: np.ndarray, *, blocks: int, correlation: bool = False
+) -> Estimate:
+    """Covariance or correlation of all pairs of series, with errors.
+
+    Parameters
+    ----------
+    train, query
+        ``(chain, draw, train)`` and ``(chain, draw, query)``, finite.
+    blocks
+        Blocks per chain, at least 2.
+    correlation
+        Divide by both standard deviations; 0 with error 0 where one of them is 0.
+
+    Returns
+    -------
+    Estimate
+        ``(query, train)``. Covariances are corrected for centring at the mean of a finite
+        autocorrelated chain, by the variance of that mean as the blocks show it.
+
+    Examples
+    --------
+    >>> rng = np.random.default_rng(0)
+    >>> a = rng.normal(size=(4, 1000, 1))
+    >>> score = block_covariance(a, 2 * a, blocks=20)
+    >>> bool(abs(score.value[0, 0] - 2) < 3 * score.mcse[0, 0])
+    True
+    """
+    if not correlation:
+        sums = _sum_blocks(_centred(train), _centred(query), blocks, correlation)
+        return Estimate(sums.product + sums.centring, _error(sums.square, sums.product, sums.blocks))
+    # Standardized series make the correlation a covariance, and the delta method short.
+    train, query = _standardized(train), _standardized(query)
+    sums = _sum_blocks(train, query, blocks, correlation)
+    defined = np.outer(sums.query > 0, sums.train > 0)
+    value = np.where(defined, sums.product, 0.0)
+    half = value / 2
+    square = sums.square - 2 * half * sums.with_variances + half**2 * sums.variances_square
+    return Estimate(value, _error(square, value - half * 2, sums.blocks))
+
+
+def _standardized(series: np.ndarray) -> np.ndarray:
+    centred = _centred(series)
+    sd = np.sqrt((centred.astype(float) ** 2).mean(axis=(0, 1)))
+    # Rounding leaves a constant series a spread of this order.
+    level = np.abs(series).max(axis=(0, 1)) * np.finfo(series.dtype).eps
+    return centred / np.where(sd > 4 * level, sd, np.inf).astype(series.dtype)
+
+
+def _error(square: np.ndarray, mean: np.ndarray, blocks: int) -> np.ndarray:
+    """Standard error of a mean of blocks, from the weighted means of the values and squares."""
+    return np.sqrt(np.maximum(square - mean**2, 0.0) / (blocks - 1))
+
+
+def _sum_blocks(train: np.ndarray, query: np.ndarray, blocks: int, variances: bool) -> _Sums:
+    chains, draws = train.shape[:2]
+    shape = (query.shape[2], train.shape[2])
+    product, square, centring, cross, both = (np.zeros(shape) for _ in range(5))
+    edges = np.linspace(0, draws, blocks + 1).astype(int)
+    for chain in range(chains):
+        for start, stop in zip(edges[:-1], edges[1:], strict=True):
+            a, b = train[chain, start:stop], query[chain, start:stop]
+            share = (stop - start) / (chains * draws)
+            value = (b.T @ a).astype(float) / (stop - start)
+            product += share * value
+            square += share * value**2
+            if variances:
+                summed = _mean_square(b)[:, None] + _mean_square(a)[None, :]
+                cross += share * value * summed
+                both += share * summed**2
+            else:
+                mean = b.mean(axis=0, dtype=float)[:, None] * a.mean(axis=0, dtype=float)
+                centring += share * mean / (blocks - 1)
+    return _Sums(
+        chains * blocks,
+        product,
+        square,
+        centring,
+        cross,
+        both,
+        _mean_square(train.reshape(-1, shape[1])),
+        _mean_square(query.reshape(-1, shape[0])),
+    )
+
+
+def _mean_square(series: np.ndarray) -> np.ndarray:
+    return np.einsum("tr,tr->r", series, series, dtype=float) / len(series)

@@ -1,0 +1,10 @@
+"""Pictures of a run: what influences a query most, and whether the run can be trusted.
+
+Matplotlib is imported when a figure is made, never before, and without pyplot: no backend is
+chosen and no figure is kept behind the caller's back.
+"""
+
+from ppl_bif.plots.diagnostics import plot_diagnosis
+from ppl_bif.plots.top import plot_top
+
+__all__ = ["plot_diagnosis", "plot_top"]

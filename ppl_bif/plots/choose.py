@@ -1,0 +1,69 @@
+"""Which queries and how many of their influences are shown: scores, a ranking or a run in."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from ppl_bif.top import top
+
+__all__ = ["best_of", "select_queries"]
+
+
+def best_of(scores: Any, query: Any = None, k: int = 5, first: int | None = None) -> xr.Dataset:
+    """Return the ``k`` strongest influences either way on the chosen queries, in memory.
+
+    Parameters
+    ----------
+    scores
+        What `ppl_bif.influence` or `ppl_bif.top` returned, or a run (InferenceData, DataTree).
+    query
+        Ids of the queries, in the order wanted; one id or several. None for all of them.
+    k
+        How many influences in each direction.
+    first
+        Without ``query``, take only so many queries.
+
+    Raises
+    ------
+    ValueError
+        If a query is not among those scored, or ``k`` is not positive.
+    """
+    if k < 1:
+        raise ValueError(f"k must be at least 1; got {k}")
+    if not isinstance(scores, xr.Dataset):
+        scores = _influence(scores)
+    scores = select_queries(scores, query, first)
+    best = scores if "rank" in scores.dims else top(scores, k=k)
+    if best.sizes["rank"] < k:
+        k = best.sizes["rank"]
+    return best.isel(rank=slice(k)).compute()
+
+
+def _influence(run: Any) -> xr.Dataset:
+    from ppl_bif.influence import influence
+
+    return influence(run)
+
+
+def select_queries(data: xr.Dataset, query: Any = None, first: int | None = None) -> xr.Dataset:
+    """Return the rows of the named queries; an id may be given as the text it prints as."""
+    if query is None:
+        return data.isel(query=slice(first))
+    wanted = [query] if isinstance(query, str) or np.ndim(query) == 0 else list(query)
+    where = {str(row): at for at, row in enumerate(data["query"].values)}
+    unknown = [q for q in wanted if str(q) not in where]
+    if unknown:
+        raise ValueError(
+            f"no query named {', '.join(map(str, unknown[:5]))}; the run scored "
+            f"{_some(list(where))}"
+        )
+    if not wanted:
+        raise ValueError("query names no row: pass one id or more, or None for the first ones")
+    return data.isel(query=[where[str(q)] for q in wanted])
+
+
+def _some(ids: Sequence[str]) -> str:
+    shown = ", ".join(ids[:8])
+    return shown if len(ids) <= 8 else f"{shown}, … ({len(ids)} in all)"

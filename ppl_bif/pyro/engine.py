@@ -1,0 +1,80 @@
+"""A Pyro kernel with its data on the device, as :func:`ppl_bif.sample` drives it."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ppl_bif.data import Batch, batches, map_arrays
+from ppl_bif.pyro.chainwise import chainwise
+
+__all__ = ["Engine"]
+
+
+class Engine:
+    """Functions over a kernel and its data; see :class:`ppl_bif.kernel.Engine`."""
+
+    library = "pyro"
+
+    def __init__(
+        self, kernel: Any, data: Mapping[str, Batch], *, evaluation_batch_size: int
+    ) -> None:
+        self.kernel, self.model = kernel, kernel.model
+        example = next(iter(self.model.mode.values()))
+        self._device = example.device
+        self.device = _name_of(example.device)
+        self.dtype = str(example.dtype).removeprefix("torch.")
+        placed = {name: map_arrays(self._place, batch) for name, batch in data.items()}
+        train = placed["train"]
+        self.args, self.kwargs = ((), train) if isinstance(train, dict) else (train, {})
+        self.data = {
+            name: list(batches(batch, evaluation_batch_size)) for name, batch in placed.items()
+        }
+
+    def _place(self, array: np.ndarray) -> Tensor:
+        return torch.tensor(array, device=self._device)
+
+    def start(self, chains: Sequence[int], seed: int) -> Any:
+        """Return the state of some chains at the trained weights, with a generator of their own."""
+        words = np.random.SeedSequence([seed, *chains]).generate_state(1, np.uint64)
+        generator = torch.Generator(self._device).manual_seed(int(words[0]))
+        weights = {
+            name: w.expand(len(chains), *w.shape).clone() for name, w in self.model.mode.items()
+        }
+        return self.kernel.init(generator, weights, self.args, self.kwargs)
+
+    def advance(self, state: Any) -> Any:
+        """Make one draw."""
+        return self.kernel.draw(state, self.args, self.kwargs)
+
+    def stats(self, state: Any) -> dict[str, np.ndarray]:
+        """Return the statistics of the draw, each ``(chain,)``."""
+        squares = [
+            (w - self.model.mode[name]).flatten(1).square().sum(1) for name, w in state.z.items()
+        ]
+        values = {name: getattr(state, name) for name in self.kernel.stats}
+        values["distance"] = torch.stack(squares).sum(0).sqrt()
+        return {name: value.cpu().numpy() for name, value in values.items()}
+
+    @torch.no_grad()
+    def log_likelihood(self, state: Any, name: str) -> np.ndarray:
+        """Return the pointwise log-likelihoods of a group, ``(chain, row[, token])``."""
+        parts = [
+            chainwise(lambda w, part=part: self.model.log_likelihood(w, part), state.z)
+            for part in self.data[name]
+        ]
+        return torch.cat(parts, dim=1).cpu().numpy()
+
+    def weights(self, state: Any, names: Sequence[str]) -> dict[str, np.ndarray]:
+        """Return some of the sampled weights, each ``(chain, ...)``."""
+        return {name: state.z[name].cpu().numpy() for name in names}
+
+    def suggest_step_size(self) -> float:
+        """Return a step size that is stable by the curvature at the trained weights."""
+        return self.kernel.suggest_step_size(self.args, self.kwargs)
+
+
+def _name_of(device: torch.device) -> str:
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type

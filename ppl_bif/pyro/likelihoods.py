@@ -1,0 +1,99 @@
+"""Likelihoods: from outputs of a network and targets to a distribution and pointwise values."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import torch
+import pyro.distributions as dist
+from torch import Tensor
+
+from ppl_bif.checks import LIKELIHOODS
+from ppl_bif.data import Batch, target
+from ppl_bif.signatures import describe, num_arguments
+
+__all__ = ["Likelihood", "as_likelihood"]
+
+IGNORED = -100
+
+
+class Likelihood(NamedTuple):
+    """How outputs explain targets.
+
+    Attributes
+    ----------
+    name
+        What is recorded of it.
+    observe
+        ``(outputs, batch) -> (distribution, value)``, batch shape ``(row,)``.
+    pointwise
+        ``(outputs, batch) -> log-likelihoods``, ``(row,)`` or ``(row, token)``.
+    """
+
+    name: str
+    observe: Callable[[Any, Batch], tuple[dist.Distribution, Any]]
+    pointwise: Callable[[Any, Batch], Tensor]
+
+
+def as_likelihood(likelihood: Any) -> Likelihood:
+    """Resolve a name, a callable to a distribution, or a callable to log-likelihoods.
+
+    Raises
+    ------
+    ValueError
+        If the name is unknown.
+    TypeError
+        If it is neither a name nor a callable of one or two arguments.
+    """
+    if isinstance(likelihood, str):
+        if likelihood not in LIKELIHOODS:
+            raise ValueError(f"likelihood must be one of {LIKELIHOODS}; got {likelihood!r}")
+        if likelihood == "tokens":
+            return _from_pointwise(likelihood, _token_log_likelihood)
+        return _from_distribution(likelihood, _NAMED[likelihood])
+    if not callable(likelihood):
+        raise TypeError(
+            f"likelihood must be one of {LIKELIHOODS}, a callable from outputs to a Pyro "
+            f"distribution, or a callable (outputs, batch) -> log-likelihoods; got {likelihood!r}"
+        )
+    build = {1: _from_distribution, 2: _from_pointwise}[num_arguments(likelihood, "likelihood")]
+    return build(describe(likelihood), likelihood)
+
+
+def _from_distribution(name: str, build: Callable[[Any], dist.Distribution]) -> Likelihood:
+    def observe(outputs: Any, batch: Batch) -> tuple[dist.Distribution, Any]:
+        return build(outputs), target(batch)
+
+    def pointwise(outputs: Any, batch: Batch) -> Tensor:
+        return build(outputs).log_prob(target(batch))
+
+    return Likelihood(name, observe, pointwise)
+
+
+def _from_pointwise(name: str, pointwise: Callable[[Any, Batch], Tensor]) -> Likelihood:
+    def observe(outputs: Any, batch: Batch) -> tuple[dist.Distribution, Any]:
+        values = pointwise(outputs, batch)
+        per_row = values.sum(-1) if values.ndim > 1 else values
+        return dist.Unit(per_row, validate_args=False), per_row.new_empty((*per_row.shape, 0))
+
+    return Likelihood(name, observe, pointwise)
+
+
+def _categorical(outputs: Tensor) -> dist.Distribution:
+    return dist.Categorical(logits=outputs)
+
+
+def _bernoulli(outputs: Tensor) -> dist.Distribution:
+    return dist.Bernoulli(logits=outputs).to_event(outputs.ndim - 1)
+
+
+def _normal(outputs: Tensor) -> dist.Distribution:
+    return dist.Normal(outputs, 1.0).to_event(outputs.ndim - 1)
+
+
+def _token_log_likelihood(outputs: Tensor, batch: Batch) -> Tensor:
+    labels = target(batch)
+    values = dist.Categorical(logits=outputs).log_prob(torch.where(labels == IGNORED, 0, labels))
+    return torch.where(labels == IGNORED, 0.0, values)
+
+
+_NAMED = {"categorical": _categorical, "bernoulli": _bernoulli, "normal": _normal}

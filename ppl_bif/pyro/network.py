@@ -1,0 +1,85 @@
+"""Networks as pure functions: a torch module in, its weights by name and a function out."""
+
+import copy
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+
+__all__ = ["Network", "as_network"]
+
+
+class Network(NamedTuple):
+    """A network without state.
+
+    Attributes
+    ----------
+    name
+        What is recorded of it.
+    structure
+        What tells it from others of the name.
+    weights
+        The trained parameters by name.
+    buffers
+        What is neither sampled nor trained, such as statistics of BatchNorm.
+    apply
+        ``(weights, *inputs, **named_inputs) -> outputs``.
+    """
+
+    name: str
+    structure: str
+    weights: dict[str, Tensor]
+    buffers: dict[str, Tensor]
+    apply: Callable[..., Any]
+
+
+def as_network(network: Any, params: Mapping[str, Tensor] | None) -> Network:
+    """Turn a module into a pure function of named weights, on a frozen copy in evaluation mode.
+
+    Parameters
+    ----------
+    network
+        The trained module; it is not touched.
+    params
+        Weights to use in place of the module's own, by name.
+
+    Raises
+    ------
+    TypeError
+        If the network is not a module.
+    ValueError
+        If ``params`` do not fit the module by name or shape.
+    """
+    if not isinstance(network, nn.Module):
+        raise TypeError(
+            f"network must be a torch.nn.Module; got {type(network).__name__}. A JAX network goes "
+            "to ppl_bif.numpyro.localize"
+        )
+    frozen = copy.deepcopy(network).eval().requires_grad_(False)
+    weights = {name: w.detach() for name, w in frozen.named_parameters()}
+    if params is not None:
+        weights = _replaced(weights, params)
+
+    def apply(weights: Mapping[str, Tensor], *args: Any, **kwargs: Any) -> Any:
+        return functional_call(frozen, dict(weights), args, kwargs)
+
+    return Network(
+        type(network).__qualname__, repr(network), weights, dict(frozen.named_buffers()), apply
+    )
+
+
+def _replaced(weights: dict[str, Tensor], params: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    missing, unknown = set(weights) - set(params), set(params) - set(weights)
+    if missing or unknown:
+        raise ValueError(
+            f"params do not fit the network: missing {sorted(missing)}, unknown {sorted(unknown)}"
+        )
+    for name, w in weights.items():
+        if params[name].shape != w.shape:
+            raise ValueError(
+                f"params[{name!r}] must have shape {tuple(w.shape)}; got "
+                f"{tuple(params[name].shape)}"
+            )
+    return {name: torch.as_tensor(params[name]).detach().to(w) for name, w in weights.items()}

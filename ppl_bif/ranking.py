@@ -1,0 +1,118 @@
+"""The rows that most raise and most lower each query, and which of these ranks are resolved."""
+
+from typing import Any
+
+import numpy as np
+import xarray as xr
+from scipy.stats import t as student
+
+from ppl_bif.checks import whole
+from ppl_bif.scores import BLOCK_PAIRS, influence
+
+__all__ = ["top"]
+
+DIRECTIONS = ("raises", "lowers")
+
+
+def top(scores: Any, k: int = 10, *, fdr: float = 0.05) -> xr.Dataset:
+    """List the k training rows that most raise, and that most lower, each query.
+
+    The best of many noisy scores look large by chance: 5% of all rows lie beyond two errors when
+    nothing is there. A listed row is therefore marked ``resolved`` only if its score survives the
+    Benjamini-Hochberg procedure over all rows of its query.
+
+    Parameters
+    ----------
+    scores
+        What :func:`ppl_bif.influence` gave, or a run, of which it is then asked.
+    k
+        Rows listed in each direction.
+    fdr
+        Expected share of false discoveries among the rows called resolved.
+
+    Returns
+    -------
+    xarray.Dataset
+        Dims (query, direction, rank): ``train`` (the id), ``influence``, ``mcse``, ``resolved``.
+        ``direction`` is ``raises`` (most positive first) or ``lowers`` (most negative first).
+
+    Raises
+    ------
+    ValueError
+        If there are fewer than k training rows, or ``fdr`` is not between 0 and 1.
+
+    Examples
+    --------
+    >>> scores = xr.Dataset(
+    ...     {
+    ...         "influence": (("query", "train"), [[5.0, 0.1, -4.0]]),
+    ...         "mcse": (("query", "train"), [[0.5, 0.5, 0.5]]),
+    ...     },
+    ...     coords={"query": ["q"], "train": ["a", "b", "c"]},
+    ...     attrs={"blocks": 80},
+    ... )
+    >>> best = top(scores, k=2)
+    >>> best["train"].sel(direction="raises").values.tolist()
+    [['a', 'b']]
+    >>> best["resolved"].sel(direction="raises").values.tolist()
+    [[True, False]]
+    """
+    if not isinstance(scores, xr.Dataset) or "influence" not in scores:
+        scores = influence(scores)
+    rows = scores.sizes["train"]
+    if whole("k", k) > rows:
+        raise ValueError(f"k must be at most the {rows} training rows; got {k}")
+    if not 0 < fdr < 1:
+        raise ValueError(f"fdr must lie between 0 and 1; got {fdr!r}")
+    height = max(1, BLOCK_PAIRS // rows)
+    parts = [
+        _top_of(scores.isel(query=slice(start, start + height)).compute(), k, fdr)
+        for start in range(0, scores.sizes["query"], height)
+    ]
+    best = xr.concat(parts, "query") if len(parts) > 1 else parts[0]
+    return best.assign_attrs({**scores.attrs, "k": k, "fdr": fdr})
+
+
+def _top_of(scores: xr.Dataset, k: int, fdr: float) -> xr.Dataset:
+    value, error = scores["influence"].values, scores["mcse"].values
+    found = _discoveries(value, error, int(scores.attrs.get("blocks", 100)), fdr)
+    order = np.stack([_largest(value, k), _largest(-value, k)], axis=1)
+
+    def pick(table: np.ndarray) -> tuple[tuple[str, ...], np.ndarray]:
+        chosen = np.take_along_axis(table[:, None, :], order, axis=2)
+        return ("query", "direction", "rank"), chosen
+
+    signs = np.array([1, -1])[None, :, None]
+    influence = pick(value)
+    return xr.Dataset(
+        {
+            "train": (influence[0], scores["train"].values[order]),
+            "influence": influence,
+            "mcse": pick(error),
+            # A row of the other sign is in the list only for want of better ones.
+            "resolved": (influence[0], pick(found)[1] & (signs * influence[1] > 0)),
+        },
+        coords={
+            "query": scores["query"].values,
+            "direction": list(DIRECTIONS),
+            "rank": np.arange(k),
+        },
+    )
+
+
+def _largest(value: np.ndarray, k: int) -> np.ndarray:
+    some = np.argpartition(-value, k - 1, axis=1)[:, :k]
+    order = np.argsort(-np.take_along_axis(value, some, axis=1), axis=1, kind="stable")
+    return np.take_along_axis(some, order, axis=1)
+
+
+def _discoveries(value: np.ndarray, error: np.ndarray, blocks: int, fdr: float) -> np.ndarray:
+    """Mark the discoveries of each query, by Benjamini & Hochberg (1995)."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        p = 2 * student.sf(np.abs(value / error), blocks - 1)
+    p = np.where(error > 0, p, 1.0)
+    ranked = np.sort(p, axis=1)
+    limit = fdr * np.arange(1, p.shape[1] + 1) / p.shape[1]
+    below = ranked <= limit
+    cut = np.where(below, ranked, -1.0).max(axis=1, keepdims=True)
+    return p <= cut

@@ -1,0 +1,94 @@
+"""Names of groups, variables and dimensions of a run; to and from InferenceData and DataTree.
+
+ArviZ 0.x keeps a run in ``arviz.InferenceData``, ArviZ 1.x in ``xarray.DataTree``. The rest of
+ppl_bif knows only groups of xarray Datasets and comes here to make or read either.
+"""
+
+import warnings
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+__all__ = ["SAMPLE_STATS", "arviz", "group", "inference_data", "root_attrs", "usable_chains"]
+
+SAMPLE_STATS = (
+    "lp",
+    "train_loss",
+    "minibatch_loss",
+    "distance",
+    "gradient_noise",
+    "step_size",
+    "diverging",
+)
+
+
+def arviz() -> Any:
+    """Import ArviZ, when it is first needed."""
+    with warnings.catch_warnings():
+        # ArviZ 0.23 announces its refactoring at import, which is no concern of our user's.
+        warnings.simplefilter("ignore", FutureWarning)
+        import arviz as az
+    return az
+
+
+def inference_data(groups: Mapping[str, xr.Dataset], attrs: Mapping[str, Any]) -> Any:
+    """Bundle groups as what the installed ArviZ calls InferenceData.
+
+    Parameters
+    ----------
+    groups
+        Datasets by group name, such as ``log_likelihood``.
+    attrs
+        Attributes of the root.
+
+    Returns
+    -------
+    arviz.InferenceData or xarray.DataTree
+        The first with ArviZ 0.x, the second with ArviZ 1.x.
+    """
+    az = arviz()
+    groups = {name: ds for name, ds in groups.items() if ds.data_vars}
+    if int(az.__version__.split(".")[0]) < 1:
+        return az.InferenceData(attrs=dict(attrs), **groups)
+    tree = xr.DataTree.from_dict(dict(groups))
+    tree.attrs = dict(attrs)
+    return tree
+
+
+def group(idata: Any, name: str) -> xr.Dataset | None:
+    """Return one group of an InferenceData or DataTree as a Dataset, or None if it has none."""
+    if isinstance(idata, xr.DataTree):
+        return idata[name].to_dataset() if name in idata.children else None
+    if isinstance(idata, Mapping):
+        return idata.get(name)
+    if not hasattr(idata, "groups"):
+        raise TypeError(
+            "expected an arviz.InferenceData or an xarray.DataTree with a log_likelihood group; "
+            f"got {type(idata).__name__}"
+        )
+    return idata[name] if name in idata.groups() else None
+
+
+def root_attrs(idata: Any) -> dict[str, Any]:
+    """Return the attributes of a run."""
+    return dict(getattr(idata, "attrs", {}))
+
+
+def usable_chains(idata: Any) -> tuple[list[int], list[int]]:
+    """Split the chains of a run into those that may be scored and those that diverged.
+
+    Returns
+    -------
+    used, excluded : list of int
+        Positions along ``chain``. A chain is excluded from the first draw marked as diverging on,
+        hence whole.
+    """
+    stats, likelihood = group(idata, "sample_stats"), group(idata, "log_likelihood")
+    chains = (likelihood if likelihood is not None else stats).sizes["chain"]
+    bad = np.zeros(chains, dtype=bool)
+    # NUTS marks single transitions as diverging and goes on; only an SGLD chain is lost by one.
+    if stats is not None and "diverging" in stats and "distance" in stats:
+        bad |= stats["diverging"].any("draw").values
+    return np.flatnonzero(~bad).tolist(), np.flatnonzero(bad).tolist()
