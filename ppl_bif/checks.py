@@ -1,6 +1,6 @@
 """Checks of settings and of what a network gives, with errors that say what to do."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from numbers import Integral, Real
 from typing import Any
 
@@ -27,11 +27,14 @@ def whole(name: str, value: Any, *, least: int = 1) -> int:
     return int(value)
 
 
-def check_finite_weights(weights: Mapping[str, np.ndarray]) -> None:
-    """Say which weights are NaN or infinite, or are not floating point."""
+def check_finite_weights(weights: Mapping[str, np.ndarray], sampled: Collection[str]) -> None:
+    """Say which weights are NaN or infinite, or are to be sampled and not floating point."""
     for name, value in weights.items():
-        if not np.issubdtype(np.asarray(value).dtype, np.floating):
-            raise TypeError(f"weight {name!r} must be floating point to be sampled; leave it out")
+        if name in sampled and not np.issubdtype(np.asarray(value).dtype, np.floating):
+            raise TypeError(
+                f"weight {name!r} must be floating point to be sampled; got {value.dtype}: leave "
+                "it out by sites="
+            )
         if not np.isfinite(value).all():
             raise ValueError(f"weight {name!r} holds NaN or infinity: is the network trained?")
 
@@ -119,7 +122,7 @@ def check_outputs(
             raise ValueError(
                 f"the network could not be run on {name} rows of shape "
                 f"{ {k: a.shape[1:] for k, a in arrays(batch).items()} }: "
-                f"{str(error).strip().splitlines()[0]}; pass data and weights of the shapes it "
+                f"{_first_line(error)}; pass data and weights of the shapes and dtypes it "
                 "was trained on"
             ) from error
         if hasattr(out, "shape"):
@@ -129,8 +132,25 @@ def check_outputs(
                     f"{tuple(out.shape)}"
                 )
             check_targets(likelihood, tuple(out.shape), batch, name)
-        shapes.append(tuple(pointwise(out, few).shape))
+        shapes.append(_shape_of(pointwise, out, few, name))
     _check_pointwise(shapes, name)
+
+
+def _shape_of(
+    pointwise: Callable[[Any, Batch], Any], out: Any, batch: Batch, name: str
+) -> tuple[int, ...]:
+    try:
+        return tuple(pointwise(out, batch).shape)
+    except Exception as error:
+        raise ValueError(
+            f"the likelihood could not be evaluated on outputs {getattr(out, 'shape', type(out))} "
+            f"and {name} targets {np.shape(target(batch))}: {_first_line(error)}; it must take "
+            "(outputs) and give a distribution, or (outputs, batch) and give log-likelihoods"
+        ) from error
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
 def _check_pointwise(shapes: list[tuple[int, ...]], name: str) -> None:

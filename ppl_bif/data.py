@@ -10,7 +10,17 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["Batch", "as_batch", "as_ids", "batches", "digest", "map_arrays", "num_rows", "target"]
+__all__ = [
+    "Batch",
+    "as_batch",
+    "as_ids",
+    "as_numpy",
+    "batches",
+    "digest",
+    "map_arrays",
+    "num_rows",
+    "target",
+]
 
 Batch = tuple[Any, ...] | dict[str, Any]
 
@@ -68,12 +78,13 @@ def as_batch(data: Any, name: str) -> Batch:
     Raises
     ------
     ValueError
-        If the data is empty, its arrays differ in their number of rows, or a value is NaN or
+        If the data is empty, a mapping has no targets, its arrays differ in their number of rows, or a value is NaN or
         infinite.
     TypeError
         If the data is none of the above, or holds something that is not numbers.
     """
-    batch = map_arrays(_as_numpy, _collect(data, name))
+    batch = map_arrays(as_numpy, _collect(data, name))
+    target(batch)
     named = arrays(batch)
     for key, array in named.items():
         if array.dtype.kind not in "biuf":
@@ -114,12 +125,20 @@ def _collect(data: Any, name: str) -> Batch:
 def _stack(items: Sequence[Any], name: str) -> Batch:
     if not items:
         raise ValueError(f"{name} is empty: at least one row is needed")
+    if not isinstance(items[0], Mapping | tuple | list):
+        raise TypeError(
+            f"each item of {name} must be a tuple such as (x, y) or a mapping of arrays; item 0 "
+            f"is {type(items[0]).__name__}"
+        )
     if isinstance(items[0], Mapping):
-        return {key: np.stack([_as_numpy(item[key]) for item in items]) for key in items[0]}
-    return tuple(np.stack([_as_numpy(value) for value in column]) for column in zip(*items))
+        return {key: np.stack([as_numpy(item[key]) for item in items]) for key in items[0]}
+    return tuple(
+        np.stack([as_numpy(value) for value in column]) for column in zip(*items, strict=True)
+    )
 
 
-def _as_numpy(value: Any) -> np.ndarray:
+def as_numpy(value: Any) -> np.ndarray:
+    """Return an array, tensor or sequence as a NumPy array."""
     if hasattr(value, "detach"):
         value = value.detach().cpu()
     return np.asarray(value)
@@ -147,15 +166,18 @@ def as_ids(ids: Any, rows: int, name: str) -> np.ndarray:
     """
     if ids is None:
         return np.arange(rows)
-    ids = _as_numpy(ids)
+    ids = as_numpy(ids)
+    ids = ids.astype(str) if ids.dtype.kind in "OSU" else ids
     if ids.shape != (rows,):
-        raise ValueError(f"{name}_ids must name each of the {rows} rows once; got {ids.shape}")
+        raise ValueError(
+            f"{name}_ids must name each of the {rows} rows once; got shape {ids.shape}"
+        )
     values, counts = np.unique(ids, return_counts=True)
     if (counts > 1).any():
         raise ValueError(
             f"{name}_ids must differ from each other; {values[counts > 1][:5].tolist()} repeat"
         )
-    return ids.astype(str) if ids.dtype.kind in "OSU" else ids
+    return ids
 
 
 def batches(batch: Batch, size: int) -> Iterator[Batch]:
@@ -166,7 +188,15 @@ def batches(batch: Batch, size: int) -> Iterator[Batch]:
 
 
 def digest(*parts: Any) -> str:
-    """Fingerprint arrays, batches, mappings and plain values: equal content, equal text."""
+    """Fingerprint arrays, batches, mappings and plain values: equal content, equal text.
+
+    Tuples equal lists, and the order of a mapping does not count; dtypes and shapes do.
+
+    Examples
+    --------
+    >>> digest(np.arange(3)) == digest(np.arange(3)), digest("ab", "c") == digest("a", "bc")
+    (True, False)
+    """
     state = blake2b(digest_size=16)
     for part in parts:
         _feed(state, part)
@@ -174,16 +204,22 @@ def digest(*parts: Any) -> str:
 
 
 def _feed(state: Any, part: Any) -> None:
+    # Each part says its kind and size first, so that no two sequences of parts read the same.
     if isinstance(part, Mapping):
-        for key in sorted(part):
-            state.update(str(key).encode())
+        state.update(f"mapping {len(part)};".encode())
+        for key in sorted(part, key=repr):
+            _feed(state, key)
             _feed(state, part[key])
     elif isinstance(part, tuple | list):
-        state.update(str(len(part)).encode())
+        state.update(f"sequence {len(part)};".encode())
         for item in part:
             _feed(state, item)
+    elif isinstance(part, np.ndarray) and part.dtype.kind in "OSU":
+        state.update(f"texts {part.shape};".encode())
+        _feed(state, part.ravel().tolist())
     elif isinstance(part, np.ndarray):
-        state.update(f"{part.dtype}{part.shape}".encode())
+        state.update(f"array {part.dtype} {part.shape};".encode())
         state.update(np.ascontiguousarray(part).tobytes())
     else:
-        state.update(repr(part).encode())
+        text = repr(part).encode()
+        state.update(f"value {len(text)};".encode() + text)

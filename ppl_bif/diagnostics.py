@@ -20,6 +20,7 @@ from ppl_bif.schema import arviz, group, root_attrs, usable_chains
 __all__ = ["diagnose", "table"]
 
 POINTS, QUERIES, TRAIN_ROWS, TOP = 200, 64, 2048, 10
+FEWEST_DRAWS = 4
 
 
 class _Criterion(NamedTuple):
@@ -141,9 +142,11 @@ def diagnose(idata: Any, *, verbose: bool = True, seed: int = 0) -> xr.Dataset:
     Raises
     ------
     ValueError
-        If there are no log-likelihoods, or a single chain, which can be compared with none.
+        If there are no log-likelihoods, fewer than 4 draws, or a single chain, which can be
+        compared with none.
     BIFError
-        If fewer than two chains are left after leaving out those that diverged.
+        If fewer than two chains are left after leaving out those that diverged, or the others
+        hold NaN.
 
     Examples
     --------
@@ -224,6 +227,11 @@ def _traces(idata: Any) -> tuple[np.ndarray, np.ndarray]:
             "R-hat and rank agreement compare chains, and the run has one: sample with "
             "chains=2 or more"
         )
+    if likelihood.sizes["draw"] < FEWEST_DRAWS:
+        raise ValueError(
+            f"diagnose needs at least {FEWEST_DRAWS} draws a chain; the run has "
+            f"{likelihood.sizes['draw']}: sample more"
+        )
     used, excluded = usable_chains(idata)
     if len(used) < 2:
         raise BIFError(
@@ -239,7 +247,13 @@ def _traces(idata: Any) -> tuple[np.ndarray, np.ndarray]:
 def _read(array: xr.DataArray, chains: list[int], most: int) -> np.ndarray:
     dim = str(array.dims[2])
     part = array.isel({"chain": chains, dim: _spread(array.sizes[dim], most)})
-    return part.values if part.ndim == 3 else part.sum(part.dims[3:]).values
+    values = part.values if part.ndim == 3 else part.sum(part.dims[3:]).values
+    if not np.isfinite(values).all():
+        raise BIFError(
+            f"{array.name} holds NaN or infinity in chains {chains}, which no draw is marked as "
+            "diverging for: drop these chains or rows"
+        )
+    return values
 
 
 def _spread(rows: int, most: int) -> np.ndarray:
@@ -284,8 +298,9 @@ def _drift(points: np.ndarray) -> np.ndarray:
 def _scores(train: np.ndarray, query: np.ndarray, seed: int) -> xr.Dataset:
     query = query[:, :, _spread(query.shape[2], QUERIES)]
     chains, draws = train.shape[:2]
-    blocks = choose_blocks(chains, draws, product_time(train, query, seed=seed))
-    whole = block_covariance(train, query, blocks=blocks)
+    time = product_time(train, query, seed=seed)
+    blocks = choose_blocks(chains, draws, time)
+    whole = block_covariance(train, query, blocks=blocks, time=time)
     with np.errstate(invalid="ignore"):
         resolved = np.abs(whole.value) > 2 * whole.mcse
     by_chain = [_covariance(train[c : c + 1], query[c : c + 1]) for c in range(chains)]
@@ -296,17 +311,22 @@ def _scores(train: np.ndarray, query: np.ndarray, seed: int) -> xr.Dataset:
     halves = _agreement(
         _covariance(train[:, :half], query[:, :half]), _covariance(train[:, half:], query[:, half:])
     )
-    middle = float(np.nanmean(halves))
+    middle = _mean(halves)
     return xr.Dataset(
         {
             "rank_agreement_chains": ("query", agreement),
             "rank_agreement_halves": ("query", halves),
-            "rank_agreement": float(np.nanmean(agreement)),
+            "rank_agreement": _mean(agreement),
             "rank_reliability": 2 * middle / (1 + middle) if middle > -1 else np.nan,
             "resolved_share": float(resolved.mean()),
-            "draws_needed": _draws_needed(train, query, blocks),
+            "draws_needed": _draws_needed(train, query, blocks, time),
         }
     )
+
+
+def _mean(values: np.ndarray) -> float:
+    known = values[np.isfinite(values)]
+    return float(known.mean()) if known.size else math.nan
 
 
 def _covariance(train: np.ndarray, query: np.ndarray) -> np.ndarray:
@@ -321,7 +341,7 @@ def _agreement(a: np.ndarray, b: np.ndarray) -> np.ndarray:
         return (x * y).sum(axis=1) / np.sqrt((x**2).sum(axis=1) * (y**2).sum(axis=1))
 
 
-def _draws_needed(train: np.ndarray, query: np.ndarray, blocks: int) -> float:
+def _draws_needed(train: np.ndarray, query: np.ndarray, blocks: int, time: float) -> float:
     """Draws per chain until the typical top score passes two errors.
 
     The top rows are chosen on half of the chains and their errors counted on the other half, as
@@ -332,7 +352,7 @@ def _draws_needed(train: np.ndarray, query: np.ndarray, blocks: int) -> float:
     k = min(TOP, train.shape[2])
     chosen = np.argsort(-np.abs(_covariance(train[:half], query[:half])), axis=1)[:, :k]
     sign = np.sign(np.take_along_axis(_covariance(train[:half], query[:half]), chosen, axis=1))
-    other = block_covariance(train[half:], query[half:], blocks=blocks)
+    other = block_covariance(train[half:], query[half:], blocks=blocks, time=time)
     with np.errstate(invalid="ignore", divide="ignore"):
         errors = sign * np.take_along_axis(other.value / other.mcse, chosen, axis=1)
     typical = float(np.nanmedian(errors)) if np.isfinite(errors).any() else math.nan

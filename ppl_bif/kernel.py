@@ -1,6 +1,7 @@
 """What ``sample`` needs of a kernel, whatever its framework, and what kernels share."""
 
 from collections.abc import Mapping, Sequence
+from numbers import Real
 from typing import Any, Protocol
 
 import numpy as np
@@ -97,6 +98,7 @@ def check_batch_size(batch_size: int, rows: int) -> None:
 
 def check_temperature(temperature: float) -> float:
     """Return a temperature, or say that it must be finite and not negative."""
-    if not 0 <= temperature < float("inf"):
+    real = isinstance(temperature, Real) and not isinstance(temperature, bool)
+    if not real or not 0 <= temperature < float("inf"):
         raise ValueError(f"temperature must be a number of at least 0; got {temperature!r}")
     return float(temperature)

@@ -146,13 +146,18 @@ def sample(
     start = engine.start(groups[0], seed)
     at_mode = _at_mode(engine, start, ids)
     constant = _constant_data(data, ids, at_mode, constant_data)
+    plan = _plan(kernel, numbers, groups, save_weights, at_mode)
+    digests = {
+        "weights_digest": kernel.model.fingerprint(),
+        "data_digest": digest(data, ids),
+        "kept_digest": digest(plan.saved, _content(constant, constant_data)),
+    }
     attrs = {
         **_settings(kernel, engine, start, numbers),
-        "fingerprint": digest(
-            kernel.model.fingerprint(), kernel.settings, numbers, data, ids, groups, engine.library
-        ),
+        "chain_method": "vectorized" if len(groups) == 1 else "sequential",
+        **digests,
+        "fingerprint": digest(digests, kernel.settings, numbers, groups, engine.library),
     }
-    plan = _plan(kernel, numbers, groups, save_weights, at_mode)
     traces = _traces(plan, at_mode, engine.weights(start, plan.saved))
     if store is not None and (found := find_finished(store, attrs)) is not None:
         return found
@@ -224,8 +229,14 @@ def _constant_data(
     for key, value in (more or {}).items():
         if "/" in key:
             raise ValueError(f"names in constant_data must not contain '/'; got {key!r}")
+        if key in constant.coords:
+            raise ValueError(f"constant_data must not hold {key!r}, which names the rows' ids")
         constant[key] = value
     return constant
+
+
+def _content(dataset: xr.Dataset, names: Mapping[str, Any] | None) -> dict[str, Any]:
+    return {name: [list(dataset[name].dims), dataset[name].values] for name in names or {}}
 
 
 def _settings(

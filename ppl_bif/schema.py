@@ -86,7 +86,13 @@ def usable_chains(idata: Any) -> tuple[list[int], list[int]]:
         hence whole.
     """
     stats, likelihood = group(idata, "sample_stats"), group(idata, "log_likelihood")
-    chains = (likelihood if likelihood is not None else stats).sizes["chain"]
+    sizes = (likelihood if likelihood is not None else stats).sizes
+    if not {"chain", "draw"} <= set(sizes):
+        raise ValueError(
+            f"log-likelihoods must have dims chain and draw; got {list(sizes)}: rename them, or "
+            "give one chain a dim of length 1"
+        )
+    chains = sizes["chain"]
     bad = np.zeros(chains, dtype=bool)
     # NUTS marks single transitions as diverging and goes on; only an SGLD chain is lost by one.
     if stats is not None and "diverging" in stats and "distance" in stats:

@@ -110,6 +110,7 @@ def influence(
             rows.read(train_rows),
             explained.read(query_rows),
             blocks=blocks,
+            time=time,
             correlation=kind == "correlation",
         )
         return scale * np.stack(score)
@@ -130,7 +131,8 @@ def influence(
     )
     scores["resolved"] = np.abs(scores["influence"]) > RESOLVED_ERRORS * scores["mcse"]
     if kind == "correlation":
-        scores["undefined"] = scores["mcse"] == 0
+        # A perfect correlation has no error either.
+        scores["undefined"] = (scores["influence"] == 0) & (scores["mcse"] == 0)
     return scores
 
 

@@ -40,10 +40,16 @@ def select_sites(names: Sequence[str], sites: Sites) -> list[str]:
         patterns, chosen = list(sites), [n for n in names if sites.get(n, False)]
     else:
         patterns = [sites] if isinstance(sites, str) else list(sites)
-        chosen = [n for n in names if any(fnmatchcase(n, p) for p in patterns)]
-    unknown = [p for p in patterns if not any(n == p or fnmatchcase(n, p) for n in names)]
+        chosen = [n for n in names if any(_matches(n, p) for p in patterns)]
+    exact = isinstance(sites, Mapping)
+    unknown = [p for p in patterns if not any(n == p if exact else _matches(n, p) for n in names)]
     if unknown:
         raise ValueError(f"sites {unknown} match no weight of the network; it has {list(names)}")
     if not chosen:
         raise ValueError(f"sites {sites!r} leave no weight to sample; the network has {names}")
     return chosen
+
+
+def _matches(name: str, pattern: str) -> bool:
+    # A name may hold brackets, which as a pattern do not match themselves.
+    return name == pattern or fnmatchcase(name, pattern)

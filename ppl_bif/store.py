@@ -21,6 +21,11 @@ from ppl_bif.schema import inference_data
 __all__ = ["Trace", "create_store", "find_finished", "finish_store", "in_memory", "open_store"]
 
 ROWS_PER_CHUNK = 2048
+DIGESTS = {
+    "weights_digest": "network or trained weights",
+    "data_digest": "data or ids",
+    "kept_digest": "saved weights or constant data",
+}
 
 
 class Trace(NamedTuple):
@@ -55,16 +60,21 @@ def find_finished(path: str | Path, attrs: Mapping[str, Any]) -> Any | None:
         return None
     found = _read_attrs(path)
     if found.get("fingerprint") != attrs["fingerprint"]:
-        differ = [k for k in attrs if k != "fingerprint" and found.get(k) != attrs[k]]
-        what = (
-            "; ".join(f"{k}: {found.get(k)!r} there, {attrs[k]!r} here" for k in differ)
-            or "weights or data differ"
-        )
+        what = _difference(found, attrs)
         raise StoreError(f"{path} holds another run ({what}): choose another path, or remove it")
     if found.get("completed"):
         return open_store(path)
     shutil.rmtree(path)
     return None
+
+
+def _difference(found: Mapping[str, Any], attrs: Mapping[str, Any]) -> str:
+    differ = [k for k in attrs if k != "fingerprint" and found.get(k) != attrs[k]]
+    settings = [k for k in differ if k not in DIGESTS]
+    if settings:
+        return "; ".join(f"{k}: {found.get(k)!r} there, {attrs[k]!r} here" for k in settings)
+    digests = [f"its {DIGESTS[k]} differ" for k in differ]
+    return ", ".join(digests) or "it was sampled in another way"
 
 
 def create_store(

@@ -6,15 +6,20 @@ import numpy as np
 import xarray as xr
 from sklearn.datasets import load_digits
 
-from ppl_bif.schema import inference_data
+from ppl_bif.schema import group, inference_data, root_attrs
+from ppl_bif.store import create_store, finish_store
 
-__all__ = ["QUERY_IDS", "make_run"]
+__all__ = ["QUERY_IDS", "make_run", "store_run"]
 
 QUERY_IDS = ["q0", "q1", "<script>alert(1)</script>", "q3", "[red]q4[/red]", "q5"]
 
 
 def make_run(
-    chains: int = 4, draws: int = 200, train: int = 40, pictures: bool = True, diverged: bool = False
+    chains: int = 4,
+    draws: int = 200,
+    train: int = 40,
+    pictures: bool = True,
+    diverged: bool = False,
 ) -> Any:
     """Build a run of AR(1) log-likelihoods in which rows of one digit influence each other."""
     rng = np.random.default_rng(0)
@@ -80,3 +85,14 @@ def _attrs(chains: int, draws: int, train: int) -> dict[str, Any]:
         "num_weights": 4810,
         "num_train": train,
     }
+
+
+def store_run(run: Any, path: Any) -> Any:
+    """Write a run to disk as `ppl_bif.sample` would and return the path."""
+    groups = {
+        name: group(run, name) for name in ("log_likelihood", "sample_stats", "constant_data")
+    }
+    attrs = root_attrs(run)
+    create_store(path, {}, {n: ds for n, ds in groups.items() if ds}, attrs, draws_per_chunk=100)
+    finish_store(path, {})
+    return path

@@ -7,11 +7,13 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from ppl_bif.numpyro.model import LocalizedModel
 from ppl_bif.numpyro.potential import potential
 
-__all__ = ["Estimate", "minibatch", "minibatch_with_noise"]
+__all__ = ["Estimate", "energy_gradient", "minibatch", "minibatch_with_noise"]
 
 Weights = Mapping[str, Array]
+Gradient = Callable[..., tuple[dict[str, Array], Array]]
 
 
 class Estimate(NamedTuple):
@@ -32,8 +34,22 @@ class Estimate(NamedTuple):
     noise: Array
 
 
+def energy_gradient(model: LocalizedModel) -> Gradient:
+    """Return ``(weights, args, kwargs, rows) -> (gradient, loss)`` of the potential."""
+
+    def gradient(
+        weights: Weights, args: tuple[Any, ...], kwargs: Mapping[str, Any], rows: Array | None
+    ) -> tuple[dict[str, Array], Array]:
+        def energy(values: Weights) -> tuple[Array, Array]:
+            return potential(model, values, args, kwargs, rows)
+
+        return jax.grad(energy, has_aux=True)(dict(weights))
+
+    return gradient
+
+
 def minibatch(
-    model: Callable[..., None],
+    gradient: Gradient,
     key: Array,
     weights: Weights,
     args: tuple[Any, ...],
@@ -43,13 +59,14 @@ def minibatch(
     batch_size: int,
 ) -> Estimate:
     """Estimate the gradient from rows drawn without replacement (all of them: exactly)."""
-    gradient, loss = _gradient(model, weights, args, kwargs, _draw(key, num_rows, batch_size))
+    rows = _draw(key, num_rows, batch_size)
+    estimate, loss = gradient(weights, args, kwargs, rows)
     exact = batch_size == num_rows
-    return Estimate(gradient, loss, jnp.asarray(0.0 if exact else jnp.nan))
+    return Estimate(estimate, loss, jnp.asarray(0.0 if exact else jnp.nan))
 
 
 def minibatch_with_noise(
-    model: Callable[..., None],
+    gradient: Gradient,
     key: Array,
     weights: Weights,
     args: tuple[Any, ...],
@@ -65,12 +82,12 @@ def minibatch_with_noise(
     """
     if batch_size in (1, num_rows):
         size = {"num_rows": num_rows, "batch_size": batch_size}
-        return minibatch(model, key, weights, args, kwargs, **size)
+        return minibatch(gradient, key, weights, args, kwargs, **size)
     rows = _draw(key, num_rows, batch_size)
     first = batch_size // 2
     share = first / batch_size
-    g1, loss1 = _gradient(model, weights, args, kwargs, rows[:first])
-    g2, loss2 = _gradient(model, weights, args, kwargs, rows[first:])
+    g1, loss1 = gradient(weights, args, kwargs, rows[:first])
+    g2, loss2 = gradient(weights, args, kwargs, rows[first:])
     squares = sum(jnp.sum((g1[name] - g2[name]) ** 2) for name in g1)
     return Estimate(
         {name: share * g1[name] + (1 - share) * g2[name] for name in g1},
@@ -84,16 +101,3 @@ def _draw(key: Array, num_rows: int, batch_size: int) -> Array | None:
         return None
     # The largest of n uniforms are a uniform subset, several times quicker than a permutation.
     return jax.lax.top_k(jax.random.uniform(key, (num_rows,)), batch_size)[1]
-
-
-def _gradient(
-    model: Callable[..., None],
-    weights: Weights,
-    args: tuple[Any, ...],
-    kwargs: Mapping[str, Any],
-    rows: Array | None,
-) -> tuple[dict[str, Array], Array]:
-    def energy(values: Weights) -> tuple[Array, Array]:
-        return potential(model, values, args, kwargs, rows)
-
-    return jax.grad(energy, has_aux=True)(dict(weights))

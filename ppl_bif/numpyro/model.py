@@ -51,7 +51,8 @@ class LocalizedModel:
         chosen = select_sites(list(network.weights), sites)
         self.mode = {name: network.weights[name] for name in chosen}
         self.frozen = {n: w for n, w in network.weights.items() if n not in self.mode}
-        check_finite_weights({name: np.asarray(w) for name, w in self.mode.items()})
+        held = {name: np.asarray(w) for name, w in network.weights.items()}
+        check_finite_weights(held, self.mode)
 
     @property
     def num_weights(self) -> int:

@@ -52,6 +52,11 @@ def as_network(network: Any, params: Any) -> Network:
         If the network is none of these, or ``params`` is missing or superfluous.
     """
     family = {base.__module__.split(".")[0] for base in type(network).__mro__}
+    if "torch" in family:
+        raise TypeError(
+            f"network must be a JAX function or module; got the torch module "
+            f"{type(network).__name__}, which goes to ppl_bif.pyro.localize"
+        )
     if "flax" in family and hasattr(network, "apply"):
         return _from_linen(network, _needed(params, "a flax.linen.Module"))
     if "flax" in family:
@@ -63,7 +68,7 @@ def as_network(network: Any, params: Any) -> Network:
         return _from_tree(network, params, _name_of(network), describe(network))
     raise TypeError(
         "network must be a pure function apply(params, x), a flax module or an equinox module; "
-        f"got {type(network).__name__}. A torch.nn.Module goes to ppl_bif.pyro.localize"
+        f"got {type(network).__name__}"
     )
 
 

@@ -16,7 +16,7 @@ from ppl_bif.data import Batch, num_rows
 from ppl_bif.kernel import STEP_OVER_CURVATURE, check_batch_size, check_temperature
 from ppl_bif.numpyro.curvature import curvature
 from ppl_bif.numpyro.engine import Engine
-from ppl_bif.numpyro.gradients import minibatch, minibatch_with_noise
+from ppl_bif.numpyro.gradients import energy_gradient, minibatch, minibatch_with_noise
 from ppl_bif.numpyro.model import LocalizedModel
 
 __all__ = ["SGLD", "SGLDState"]
@@ -96,6 +96,7 @@ class SGLD(MCMCKernel):
         temperature: float = 1.0,
     ) -> None:
         self._model = model
+        self._gradient = energy_gradient(model)
         self.step_size = None if step_size is None else positive("step_size", step_size)
         self.batch_size = whole("batch_size", batch_size)
         self.steps_per_draw = whole("steps_per_draw", steps_per_draw)
@@ -190,7 +191,7 @@ class SGLD(MCMCKernel):
 
         def step(estimator: Any, weights: dict[str, Array], key: Array) -> Any:
             rows_key, noise_key = jax.random.split(key)
-            estimate = estimator(self._model, rows_key, weights, args, kwargs, **size)
+            estimate = estimator(self._gradient, rows_key, weights, args, kwargs, **size)
             moved = self._move(weights, estimate.gradient, noise_key, state.step_size)
             return moved, estimate
 

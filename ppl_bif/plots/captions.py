@@ -1,4 +1,4 @@
-"""Words for numbers and ids: a score and its error in, the text that figures and tables show out."""
+"""Words for numbers and ids: a score and its error in, the text shown for them out."""
 
 from math import floor, isfinite, log10
 from typing import Any

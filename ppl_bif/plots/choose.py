@@ -6,7 +6,8 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from ppl_bif.top import top
+from ppl_bif.ranking import top
+from ppl_bif.scores import influence
 
 __all__ = ["best_of", "select_queries"]
 
@@ -33,18 +34,11 @@ def best_of(scores: Any, query: Any = None, k: int = 5, first: int | None = None
     if k < 1:
         raise ValueError(f"k must be at least 1; got {k}")
     if not isinstance(scores, xr.Dataset):
-        scores = _influence(scores)
+        scores = influence(scores)
     scores = select_queries(scores, query, first)
-    best = scores if "rank" in scores.dims else top(scores, k=k)
-    if best.sizes["rank"] < k:
-        k = best.sizes["rank"]
-    return best.isel(rank=slice(k)).compute()
-
-
-def _influence(run: Any) -> xr.Dataset:
-    from ppl_bif.influence import influence
-
-    return influence(run)
+    if "rank" in scores.dims:
+        return scores.isel(rank=slice(k)).compute()
+    return top(scores, min(k, scores.sizes["train"]))
 
 
 def select_queries(data: xr.Dataset, query: Any = None, first: int | None = None) -> xr.Dataset:

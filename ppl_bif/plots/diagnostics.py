@@ -6,20 +6,21 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import xarray as xr
 
+from ppl_bif.diagnostics import CRITERIA
 from ppl_bif.plots.style import Theme, ThemeName, get_theme, new_figure, tidy
 from ppl_bif.schema import group
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["panels", "plot_diagnosis", "plot_panel"]
+__all__ = ["Panel", "panels", "plot_diagnosis", "plot_panel"]
+
+_WANTED = {criterion.name: criterion for criterion in CRITERIA}
 
 Panel = Callable[[Any, xr.Dataset, Any, Theme], None]
 
 
-def plot_diagnosis(
-    check: xr.Dataset, idata: Any = None, *, theme: ThemeName = "light"
-) -> "Figure":
+def plot_diagnosis(check: xr.Dataset, idata: Any = None, *, theme: ThemeName = "light") -> "Figure":
     """Draw the loss of each chain, R-hat and effective draws of the points, agreement of rankings.
 
     Parameters
@@ -63,9 +64,10 @@ def plot_diagnosis(
     across = 2 if len(chosen) % 2 == 0 else len(chosen)
     down = len(chosen) // across
     figure = new_figure(4.4 * across, 2.9 * down, colors)
-    figure.get_layout_engine().set(w_pad=0.12, h_pad=0.12)
-    for ax, draw in zip(figure.subplots(down, across, squeeze=False).flat, chosen, strict=True):
+    grid = figure.subplots(down, across, squeeze=False).flat
+    for ax, (title, draw) in zip(grid, chosen.items(), strict=True):
         draw(ax, check, idata, colors)
+        ax.set_title(title, loc="left", size=10, weight="bold", color=colors.ink, pad=8)
     return figure
 
 
@@ -77,8 +79,8 @@ def plot_panel(panel: Panel, check: xr.Dataset, idata: Any, theme: ThemeName) ->
     return figure
 
 
-def panels(check: xr.Dataset, idata: Any = None) -> list[Panel]:
-    """List the pictures that can be drawn of a diagnosis and its run."""
+def panels(check: xr.Dataset, idata: Any = None) -> dict[str, Panel]:
+    """Return the pictures that can be drawn of a diagnosis and its run, by their titles."""
     missing = {"rhat", "ess", "rank_agreement_chains", "rank_agreement_halves"} - set(check)
     if missing:
         raise ValueError(
@@ -86,16 +88,12 @@ def panels(check: xr.Dataset, idata: Any = None) -> list[Panel]:
         )
     stats = None if idata is None else group(idata, "sample_stats")
     has_loss = stats is not None and "train_loss" in stats
-    return [*([_loss] if has_loss else []), _rhat, _ess, _agreement]
-
-
-def _title(ax: Any, text: str, theme: Theme) -> None:
-    ax.set_title(text, loc="left", size=10, weight="bold", color=theme.ink, pad=8)
+    return {title: panel for title, panel in _PANELS.items() if has_loss or panel is not _loss}
 
 
 def _legend(ax: Any, theme: Theme, **where: Any) -> None:
     box = ax.legend(fontsize=7.5, labelcolor=theme.muted, handlelength=1.4, **where)
-    box.get_frame().set(facecolor=theme.paper, edgecolor="none", alpha=0.85)
+    box.get_frame().set(facecolor=theme.paper, edgecolor="none", alpha=1)
 
 
 def _loss(ax: Any, check: xr.Dataset, idata: Any, theme: Theme) -> None:
@@ -114,22 +112,32 @@ def _loss(ax: Any, check: xr.Dataset, idata: Any, theme: Theme) -> None:
     if data is not None and "train_loss_at_mode" in data:
         mode = float(data["train_loss_at_mode"].mean())
         ax.axhline(mode, color=theme.ink, linewidth=1.2, linestyle="--", label="trained weights")
-    _title(ax, "Training loss of the draws", theme)
     ax.set(xlabel="draw", ylabel="mean loss (nats)")
-    ax.margins(x=0.01, y=0.25)
+    ax.margins(x=0.01)
+    low, high = ax.get_ylim()
+    ax.set_ylim(low, high + 0.45 * (high - low))
     _legend(ax, theme, loc="upper right", ncols=2)
 
 
 def _rhat(ax: Any, check: xr.Dataset, idata: Any, theme: Theme) -> None:
     _histogram(ax, check, "rhat", theme)
-    _title(ax, "R-hat of the losses: 1 is best", theme)
+    _limit(ax, _WANTED["rhat_high"].high[0], "wanted of 95%: below", theme)
     ax.set(xlabel="R-hat of a point")
 
 
 def _ess(ax: Any, check: xr.Dataset, idata: Any, theme: Theme) -> None:
     _histogram(ax, check, "ess", theme)
-    _title(ax, "Effective draws: more is better", theme)
+    _limit(ax, _WANTED["ess_low"].low[0], "wanted of 95%: above", theme)
     ax.set(xlabel="effective draws of a point, all chains")
+
+
+def _limit(ax: Any, value: float, text: str, theme: Theme) -> None:
+    """Mark what `ppl_bif.diagnose` passes, where there is a histogram to compare with it."""
+    if ax.has_data():
+        ax.axvline(
+            value, 0, 0.7, color=theme.ink, linewidth=1, linestyle=":", label=f"{text} {value:g}"
+        )
+        _legend(ax, theme, loc="upper right")
 
 
 def _histogram(ax: Any, check: xr.Dataset, name: str, theme: Theme) -> None:
@@ -145,7 +153,6 @@ def _agreement(ax: Any, check: xr.Dataset, idata: Any, theme: Theme) -> None:
     values = {text: _finite(check[name].values) for text, name in names.items()}
     hues = dict(zip(names, (theme.raises, theme.lowers), strict=True))
     _shares(ax, values, hues, theme, "queries")
-    _title(ax, "Agreement of rankings: 1 is best", theme)
     ax.set(xlabel="rank correlation of a query's scores")
 
 
@@ -163,8 +170,16 @@ def _shares(
     pooled = np.concatenate(list(values.values()))
     if not pooled.size:
         text = "not available:\nit takes two chains or more draws"
-        ax.text(0.5, 0.5, text, color=theme.muted, ha="center", va="center", size=9,
-                transform=ax.transAxes)
+        ax.text(
+            0.5,
+            0.5,
+            text,
+            color=theme.muted,
+            ha="center",
+            va="center",
+            size=9,
+            transform=ax.transAxes,
+        )
         ax.set(xticks=[], yticks=[])
         return
     pad = 0.0 if np.ptp(pooled) else 0.05 * (abs(pooled[0]) or 1.0)
@@ -174,7 +189,16 @@ def _shares(
             kind: dict[str, Any] = {"weights": np.full(some.size, 1 / some.size), "bins": bins}
             ax.hist(some, **kind, color=hues[name], alpha=0.28)
             ax.hist(some, **kind, color=hues[name], histtype="step", linewidth=1.3, linestyle=style)
-            label = f"{name}: median {np.median(some):.4g}"
-            ax.axvline(np.median(some), color=hues[name], linestyle=style, label=label)
-    ax.margins(y=0.35)
+            middle = float(np.median(some))
+            label = f"{name}: median {middle:{'.0f' if middle > 10 else '.3f'}}"
+            ax.axvline(middle, 0, 0.7, color=hues[name], linestyle=style, label=label)
+    ax.set_ylim(top=1.5 * ax.get_ylim()[1])
     _legend(ax, theme, loc="upper right")
+
+
+_PANELS: dict[str, Panel] = {
+    "Training loss of the draws": _loss,
+    "R-hat of the losses: 1 is best": _rhat,
+    "Effective draws: more is better": _ess,
+    "Agreement of rankings: 1 is best": _agreement,
+}

@@ -3,8 +3,9 @@
 from io import BytesIO
 
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 
-__all__ = ["StandaloneFigure"]
+__all__ = ["StandaloneFigure", "airy"]
 
 
 class StandaloneFigure(Figure):
@@ -15,3 +16,8 @@ class StandaloneFigure(Figure):
         buffer = BytesIO()
         self.savefig(buffer, format="png", dpi=130)
         return buffer.getvalue()
+
+
+def airy() -> ConstrainedLayoutEngine:
+    """Return a layout that leaves a tenth of an inch around every panel."""
+    return ConstrainedLayoutEngine(w_pad=0.1, h_pad=0.1)

@@ -1,6 +1,6 @@
 """What is known of the rows of a run besides their scores: pictures and labels, found by id."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -17,7 +17,7 @@ class Gallery(NamedTuple):
     position: dict[Any, int]
     images: Any
     value_range: tuple[float, float]
-    labels: Sequence[str] | None
+    labels: Sequence[tuple[str, ...]] | None
 
     def image(self, row: Any) -> np.ndarray | None:
         """Return the picture of a row as uint8 (y, x) or (y, x, c); None if it has none."""
@@ -28,10 +28,10 @@ class Gallery(NamedTuple):
         picture = (np.asarray(self.images[at], dtype=float) - low) / ((high - low) or 1.0)
         return np.round(255 * np.clip(np.nan_to_num(picture), 0, 1)).astype(np.uint8)
 
-    def label(self, row: Any) -> str | None:
-        """Return the label of a row; None if it has none."""
+    def label(self, row: Any) -> tuple[str, ...]:
+        """Return the label of a row, and what a query was guessed to be if that is wrong."""
         at = self.position.get(_plain(row))
-        return None if self.labels is None or at is None else self.labels[at]
+        return () if self.labels is None or at is None else self.labels[at]
 
 
 def gallery(idata: Any, name: str, images: Any = None, ids: Any = None) -> Gallery:
@@ -89,8 +89,9 @@ def _check_images(images: Any, name: str, ids: Any) -> None:
             f"xarray.DataArray with a coordinate {name!r} that holds the ids"
         )
     if len(ids) != shape[0]:
-        raise ValueError(f"{name}_images must hold one picture per {name} row, {len(ids)} in all; "
-                         f"got {shape[0]}")
+        raise ValueError(
+            f"{name}_images must hold one picture per {name} row, {len(ids)} in all; got {shape[0]}"
+        )
 
 
 def _value_range(images: Any) -> tuple[float, float]:
@@ -101,17 +102,19 @@ def _value_range(images: Any) -> tuple[float, float]:
     return float(np.nanmin(values)), float(np.nanmax(values))
 
 
-def _labels(known: Any, name: str) -> list[str] | None:
+def _labels(known: Any, name: str) -> list[tuple[str, ...]] | None:
     targets = np.asarray(known[f"{name}_target"].values)
     if targets.ndim != 1:
         return None
     classes = np.asarray(known["class_name"].values) if "class_name" in known else None
     labels = _names(targets, classes)
     if name != "query" or "query_prediction" not in known:
-        return labels
+        return [(label,) for label in labels]
     guesses = _names(np.asarray(known["query_prediction"].values), classes)
-    pairs: Iterable[tuple[str, str]] = zip(labels, guesses, strict=True)
-    return [truth if truth == guess else f"{truth}, taken for {guess}" for truth, guess in pairs]
+    return [
+        (truth,) if truth == guess else (truth, f"guess: {guess}")
+        for truth, guess in zip(labels, guesses, strict=True)
+    ]
 
 
 def _names(values: np.ndarray, classes: np.ndarray | None) -> list[str]:

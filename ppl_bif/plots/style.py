@@ -43,7 +43,7 @@ def get_theme(name: str) -> Theme:
     return THEMES[name]
 
 
-def new_figure(width: float, height: float, theme: Theme, *, tight: bool = True) -> "Figure":
+def new_figure(width: float, height: float, theme: Theme, *, arrange: bool = True) -> "Figure":
     """Make an empty figure of so many inches that needs neither pyplot nor a backend.
 
     Raises
@@ -52,7 +52,7 @@ def new_figure(width: float, height: float, theme: Theme, *, tight: bool = True)
         If Matplotlib is not installed.
     """
     try:
-        from ppl_bif.plots.figure import StandaloneFigure
+        from ppl_bif.plots.figure import StandaloneFigure, airy
     except ImportError as error:
         raise ImportError(
             "plots need Matplotlib, which is not installed: pip install 'ppl_bif[plots]'"
@@ -60,7 +60,7 @@ def new_figure(width: float, height: float, theme: Theme, *, tight: bool = True)
     return StandaloneFigure(
         figsize=(width, height),
         facecolor=theme.paper,
-        layout="constrained" if tight else None,
+        layout=airy() if arrange else None,
     )
 
 

@@ -15,7 +15,9 @@ if TYPE_CHECKING:
 
 __all__ = ["plot_top"]
 
-CELL, GAP, CAPTION, TOP, BOTTOM, EDGE = 0.82, 0.13, 0.68, 0.52, 0.32, 0.12
+MAT = 0.05
+
+CELL, GAP, CAPTION, TOP, BOTTOM, EDGE = 0.82, 0.13, 0.82, 0.52, 0.3, 0.12
 """Inches: a picture, the space between two, its caption, heading, footnote, side margin."""
 
 
@@ -101,7 +103,7 @@ def _pictures(best: xr.Dataset, train: Gallery, asked: Gallery, theme: Theme) ->
     queries, k = best.sizes["query"], best.sizes["rank"]
     width = 2 * EDGE + (2 * k + 1) * CELL + (2 * k - 2) * GAP + 4 * GAP * 2
     height = TOP + queries * (CELL + CAPTION) + BOTTOM
-    figure = new_figure(width, height, theme, tight=False)
+    figure = new_figure(width, height, theme, arrange=False)
     starts = {"query": EDGE, "raises": EDGE + CELL + 4 * GAP}
     starts["lowers"] = starts["raises"] + k * (CELL + GAP) - GAP + 4 * GAP
     _headings(figure, starts, theme)
@@ -140,7 +142,9 @@ def _strip(
         color = hue if resolved else theme.muted
         left = x + rank * (CELL + GAP)
         _picture(figure, left, y, train.image(name), color, theme, faint=not resolved)
-        lines = _lines(name, train) + list(score_lines(float(cell["influence"]), float(cell["mcse"])))
+        lines = _lines(name, train) + list(
+            score_lines(float(cell["influence"]), float(cell["mcse"]))
+        )
         _caption(figure, left, y, lines if resolved else [*lines, UNRESOLVED], color, theme)
 
 
@@ -159,14 +163,16 @@ def _picture(
     if image is None:
         ax.text(0.5, 0.5, "no picture", color=theme.muted, size=7, ha="center", va="center")
     else:
-        ax.imshow(image.squeeze(), cmap="gray", vmin=0, vmax=255, alpha=0.4 if faint else 1.0)
+        ax.imshow(image.squeeze(), cmap="gray", vmin=0, vmax=255, alpha=0.45 if faint else 1.0)
+        # A mat between picture and frame keeps the frame's colour and dashes readable.
+        down, across = 0.5 + MAT * image.shape[0], 0.5 + MAT * image.shape[1]
+        ax.set(xlim=(-across, image.shape[1] - 1 + across), ylim=(image.shape[0] - 1 + down, -down))
     for spine in ax.spines.values():
         spine.set(color=color, linewidth=1.2 if faint else 2.2, linestyle="--" if faint else "-")
 
 
 def _lines(name: Any, rows: Gallery) -> list[str]:
-    label = rows.label(name)
-    return [shorten(name, 13)] + ([] if label is None else [shorten(label, 14)])
+    return [shorten(name, 13), *(shorten(text, 16) for text in rows.label(name))]
 
 
 def _caption(
@@ -179,38 +185,34 @@ def _caption(
 
 
 def _footnote(best: xr.Dataset) -> str:
-    rate = best.attrs.get("fdr")
-    told = "two standard errors" if rate is None else f"a false discovery rate of {rate:g}"
+    rate, lost = best.attrs.get("fdr"), list(best.attrs.get("chains_excluded", []))
+    told = "two standard errors" if rate is None else f"a false discovery rate of {rate:.0%}"
     note = f"id, label, score ± standard error.  Grey, dashed: not resolved from 0 at {told}."
-    lost = best.attrs.get("chains_excluded")
-    return note + (f"  Diverged chains left out: {list(lost)}." if lost is not None and len(lost) else "")
+    return note + (f"  Diverged chains left out: {', '.join(map(str, lost))}." if lost else "")
 
 
 def _forest(best: xr.Dataset, train: Gallery, asked: Gallery, theme: Theme) -> "Figure":
     queries, rows = best.sizes["query"], 2 * best.sizes["rank"]
-    figure = new_figure(7.2, 0.35 + queries * (0.62 + 0.21 * rows), theme)
+    figure = new_figure(7.2, 0.45 + queries * (0.62 + 0.21 * rows), theme)
     panels = figure.subplots(queries, 1, squeeze=False)[:, 0]
     for at, ax in enumerate(panels):
         one = best.isel(query=at)
         _forest_panel(ax, one, train, theme)
         title = " · ".join(_lines(one["query"].values[()], asked))
         ax.set_title(title, loc="left", size=10, weight="bold", color=theme.ink)
-    panels[-1].set_xlabel(_footnote(best))
+    figure.supxlabel(_footnote(best), x=0.02, ha="left", size=7, color=theme.muted)
     return figure
 
 
 def _forest_panel(ax: Any, one: xr.Dataset, train: Gallery, theme: Theme) -> None:
     """Draw the scores of one query, from the strongest that raises to the strongest that lowers."""
-    raises, lowers = one.sel(direction="raises"), one.sel(direction="lowers")
-    order = xr.concat([raises, lowers.isel(rank=slice(None, None, -1))], "rank")
+    ranks = range(one.sizes["rank"])
+    cells = [(one.sel(direction="raises").isel(rank=i), theme.raises) for i in ranks]
+    cells += [(one.sel(direction="lowers").isel(rank=i), theme.lowers) for i in ranks[::-1]]
     tidy(ax, theme)
     ax.axvline(0, color=theme.muted, linewidth=0.8)
-    hues = [theme.raises] * raises.sizes["rank"] + [theme.lowers] * lowers.sizes["rank"]
-    texts = []
-    for y, hue in enumerate(hues):
-        cell = order.isel(rank=y)
-        texts.append(_forest_row(ax, y, cell, hue, theme))
-    names = [" · ".join(_lines(name, train)) for name in order["train"].values]
+    texts = [_forest_row(ax, y, cell, hue, theme) for y, (cell, hue) in enumerate(cells)]
+    names = [" · ".join(_lines(cell["train"].values[()], train)) for cell, _ in cells]
     ax.set_yticks(range(len(names)), names)
     ax.set_ylim(len(names) - 0.4, -0.6)
     right = ax.secondary_yaxis("right")
@@ -222,7 +224,8 @@ def _forest_panel(ax: Any, one: xr.Dataset, train: Gallery, theme: Theme) -> Non
 def _forest_row(ax: Any, y: int, cell: xr.Dataset, hue: str, theme: Theme) -> str:
     score, error, resolved = (float(cell[n]) for n in ("influence", "mcse", "resolved"))
     color = hue if resolved else theme.muted
-    ax.plot([score - 2 * error, score + 2 * error], [y, y], color=color, linewidth=1.6,
-            linestyle="-" if resolved else (0, (2, 1.5)))
-    ax.plot(score, y, "o", color=color, markersize=5, markerfacecolor=color if resolved else theme.paper)
+    style, fill = ("-", color) if resolved else ((0, (2, 1.5)), theme.paper)
+    ends = [score - 2 * error, score + 2 * error]
+    ax.plot(ends, [y, y], color=color, linewidth=1.6, linestyle=style)
+    ax.plot(score, y, "o", color=color, markersize=5, markerfacecolor=fill)
     return score_text(score, error) + ("" if resolved else f"  {UNRESOLVED}")

@@ -1,32 +1,63 @@
-"""Functions of one chain's weights, mapped over a leading chain axis."""
+"""Functions of one chain's weights, mapped over a leading chain axis and traced for speed."""
 
 from collections.abc import Callable
 from typing import Any
 
 import pyro
 import torch
+from torch.fx.experimental.proxy_tensor import make_fx
 from torch.utils import _pytree as pytree
 
-__all__ = ["chainwise"]
+__all__ = ["Chainwise"]
 
 
-def chainwise(function: Callable[..., Any], *mapped: Any) -> Any:
-    """Call a function of one chain on all chains.
+class Chainwise:
+    """A function of one chain, made one of all chains.
 
-    One chain alone is called without ``vmap``, so that networks which vmap cannot trace, and
-    networks that fill the device, still run.
+    One chain alone is called as it is, so that networks which ``vmap`` cannot map, and networks
+    that fill the device, still run. Several are mapped by ``vmap`` and traced once for each set
+    of shapes into a graph of tensor operations: Pyro's handlers, which are most of the time of a
+    small network, then run only while tracing. ``vmap`` refuses what tracing would get wrong,
+    branches on the values of weights.
 
     Parameters
     ----------
     function
-        Takes what ``mapped`` holds without the chain axis; gives tensors.
-    mapped
-        Trees of tensors ``(chain, ...)``, or None.
+        ``(*mapped, *shared)``; gives tensors.
     """
-    # Checks of supports branch on values, which vmap cannot; data was checked when it came in.
-    with pyro.validation_enabled(False):
-        if next(t for t in pytree.tree_leaves(mapped) if t is not None).shape[0] == 1:
-            result = function(*pytree.tree_map_only(torch.Tensor, lambda t: t[0], mapped))
-            return pytree.tree_map_only(torch.Tensor, lambda t: t.unsqueeze(0), result)
-        axes = tuple(None if tree is None else 0 for tree in mapped)
-        return torch.func.vmap(function, in_dims=axes)(*mapped)
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        self.function = function
+        self._graphs: dict[Any, Callable[..., Any]] = {}
+
+    def __call__(self, mapped: tuple[Any, ...], shared: tuple[Any, ...] = ()) -> Any:
+        """Call the function on trees of tensors ``(chain, ...)`` and trees that chains share."""
+        # Checks of supports branch on values, which vmap cannot; data was checked when it came in.
+        with pyro.validation_enabled(False):
+            leaves, structure = pytree.tree_flatten((mapped, shared))
+            if leaves[0].shape[0] == 1:
+                result = self.function(*_each(lambda t: t[0], mapped), *shared)
+                return _each(lambda t: t.unsqueeze(0), result)
+            key = (structure, *((leaf.shape, leaf.dtype) for leaf in leaves))
+            if key not in self._graphs:
+                self._graphs[key] = make_fx(lambda *trees: self._map(*trees))(mapped, shared)
+            return self._graphs[key](mapped, shared)
+
+    def _map(self, mapped: tuple[Any, ...], shared: tuple[Any, ...]) -> Any:
+        axes = (*(0 for _ in mapped), *(None for _ in shared))
+        try:
+            return torch.func.vmap(self.function, in_dims=axes)(*mapped, *shared)
+        except Exception as error:
+            error.add_note(
+                "If this network cannot be mapped over chains, move them one after another: "
+                'chain_method="sequential".'
+            )
+            raise
+
+    def __getstate__(self) -> dict[str, Any]:
+        # Graphs are made again where the kernel is sent to another process.
+        return {"function": self.function, "_graphs": {}}
+
+
+def _each(function: Callable[[Any], Any], tree: Any) -> Any:
+    return pytree.tree_map_only(torch.Tensor, function, tree)

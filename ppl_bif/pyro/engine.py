@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from ppl_bif.data import Batch, batches, map_arrays
-from ppl_bif.pyro.chainwise import chainwise
+from ppl_bif.pyro.chainwise import Chainwise
 
 __all__ = ["Engine"]
 
@@ -26,6 +26,7 @@ class Engine:
         self._device = example.device
         self.device = _name_of(example.device)
         self.dtype = str(example.dtype).removeprefix("torch.")
+        self._score = Chainwise(self.model.log_likelihood)
         placed = {name: map_arrays(self._place, batch) for name, batch in data.items()}
         train = placed["train"]
         self.args, self.kwargs = ((), train) if isinstance(train, dict) else (train, {})
@@ -61,10 +62,7 @@ class Engine:
     @torch.no_grad()
     def log_likelihood(self, state: Any, name: str) -> np.ndarray:
         """Return the pointwise log-likelihoods of a group, ``(chain, row[, token])``."""
-        parts = [
-            chainwise(lambda w, part=part: self.model.log_likelihood(w, part), state.z)
-            for part in self.data[name]
-        ]
+        parts = [self._score((state.z,), (part,)) for part in self.data[name]]
         return torch.cat(parts, dim=1).cpu().numpy()
 
     def weights(self, state: Any, names: Sequence[str]) -> dict[str, np.ndarray]:

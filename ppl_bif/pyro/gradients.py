@@ -1,17 +1,20 @@
 """Gradient estimators: unbiased estimates of the gradient of the potential, with their noise."""
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from ppl_bif.pyro.chainwise import chainwise
+from ppl_bif.pyro.chainwise import Chainwise
+from ppl_bif.pyro.model import LocalizedModel
 from ppl_bif.pyro.potential import potential
 
-__all__ = ["Estimate", "minibatch", "minibatch_with_noise"]
+__all__ = ["Estimate", "energy_gradient", "minibatch", "minibatch_with_noise"]
 
 Weights = Mapping[str, Tensor]
+Gradient = Callable[..., tuple[dict[str, Tensor], Tensor]]
 
 
 class Estimate(NamedTuple):
@@ -33,8 +36,34 @@ class Estimate(NamedTuple):
     noise: Tensor
 
 
+def energy_gradient(model: LocalizedModel) -> Gradient:
+    """Return ``(weights, args, kwargs, rows) -> (gradient, loss)`` of the potential, chainwise."""
+    mapped = Chainwise(partial(_one_chain, model))
+
+    def gradient(
+        weights: Weights, args: tuple[Any, ...], kwargs: Mapping[str, Any], rows: Tensor | None
+    ) -> tuple[dict[str, Tensor], Tensor]:
+        chosen = () if rows is None else (rows,)
+        return mapped((dict(weights), chosen), (args, dict(kwargs)))
+
+    return gradient
+
+
+def _one_chain(
+    model: LocalizedModel,
+    weights: Weights,
+    chosen: tuple[Tensor, ...],
+    args: tuple[Any, ...],
+    kwargs: Mapping[str, Any],
+) -> tuple[dict[str, Tensor], Tensor]:
+    def energy(values: Weights) -> tuple[Tensor, Tensor]:
+        return potential(model, values, args, kwargs, *chosen)
+
+    return torch.func.grad(energy, has_aux=True)(weights)
+
+
 def minibatch(
-    model: Callable[..., None],
+    gradient: Gradient,
     generator: torch.Generator | None,
     weights: Weights,
     args: tuple[Any, ...],
@@ -45,13 +74,13 @@ def minibatch(
 ) -> Estimate:
     """Estimate the gradient from rows drawn without replacement (all of them: exactly)."""
     rows = _draw(generator, weights, num_rows, batch_size)
-    gradient, loss = _gradient(model, weights, args, kwargs, rows)
+    estimate, loss = gradient(weights, args, kwargs, rows)
     exact = batch_size == num_rows
-    return Estimate(gradient, loss, torch.full_like(loss, 0.0 if exact else torch.nan))
+    return Estimate(estimate, loss, torch.full_like(loss, 0.0 if exact else torch.nan))
 
 
 def minibatch_with_noise(
-    model: Callable[..., None],
+    gradient: Gradient,
     generator: torch.Generator | None,
     weights: Weights,
     args: tuple[Any, ...],
@@ -67,13 +96,13 @@ def minibatch_with_noise(
     """
     if batch_size in (1, num_rows):
         size = {"num_rows": num_rows, "batch_size": batch_size}
-        return minibatch(model, generator, weights, args, kwargs, **size)
+        return minibatch(gradient, generator, weights, args, kwargs, **size)
     rows = _draw(generator, weights, num_rows, batch_size)
     assert rows is not None
     first = batch_size // 2
     share = first / batch_size
-    g1, loss1 = _gradient(model, weights, args, kwargs, rows[:, :first])
-    g2, loss2 = _gradient(model, weights, args, kwargs, rows[:, first:])
+    g1, loss1 = gradient(weights, args, kwargs, rows[:, :first])
+    g2, loss2 = gradient(weights, args, kwargs, rows[:, first:])
     squares = torch.stack([(g1[n] - g2[n]).square().flatten(1).sum(1) for n in g1]).sum(0)
     return Estimate(
         {name: share * g1[name] + (1 - share) * g2[name] for name in g1},
@@ -91,16 +120,3 @@ def _draw(
     # The largest of n uniforms are a uniform subset, drawn for all chains at once.
     ranks = torch.rand(len(example), num_rows, generator=generator, device=example.device)
     return ranks.topk(batch_size, dim=1, sorted=False).indices
-
-
-def _gradient(
-    model: Callable[..., None],
-    weights: Weights,
-    args: tuple[Any, ...],
-    kwargs: Mapping[str, Any],
-    rows: Tensor | None,
-) -> tuple[dict[str, Tensor], Tensor]:
-    def energy(values: Weights, rows: Tensor | None) -> tuple[Tensor, Tensor]:
-        return potential(model, values, args, kwargs, rows)
-
-    return chainwise(torch.func.grad(energy, has_aux=True), dict(weights), rows)

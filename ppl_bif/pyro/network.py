@@ -71,15 +71,21 @@ def as_network(network: Any, params: Mapping[str, Tensor] | None) -> Network:
 
 
 def _replaced(weights: dict[str, Tensor], params: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    if not isinstance(params, Mapping):
+        raise TypeError(
+            "params must be a mapping from names to tensors, such as those of "
+            f"module.named_parameters(); got {type(params).__name__}"
+        )
     missing, unknown = set(weights) - set(params), set(params) - set(weights)
     if missing or unknown:
         raise ValueError(
             f"params do not fit the network: missing {sorted(missing)}, unknown {sorted(unknown)}"
         )
     for name, w in weights.items():
-        if params[name].shape != w.shape:
+        shape = torch.as_tensor(params[name]).shape
+        if shape != w.shape:
             raise ValueError(
-                f"params[{name!r}] must have shape {tuple(w.shape)}; got "
-                f"{tuple(params[name].shape)}"
+                f"params[{name!r}] must have shape {tuple(w.shape)}; got {tuple(shape)}: pass the "
+                "weights that this network was trained to"
             )
     return {name: torch.as_tensor(params[name]).detach().to(w) for name, w in weights.items()}

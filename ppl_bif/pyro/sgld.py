@@ -13,7 +13,7 @@ from ppl_bif.data import Batch, num_rows
 from ppl_bif.kernel import STEP_OVER_CURVATURE, check_batch_size, check_temperature
 from ppl_bif.pyro.curvature import curvature
 from ppl_bif.pyro.engine import Engine
-from ppl_bif.pyro.gradients import minibatch, minibatch_with_noise
+from ppl_bif.pyro.gradients import energy_gradient, minibatch, minibatch_with_noise
 from ppl_bif.pyro.model import LocalizedModel
 
 __all__ = ["SGLD", "SGLDState"]
@@ -91,6 +91,7 @@ class SGLD(MCMCKernel):
         temperature: float = 1.0,
     ) -> None:
         self.model = model
+        self._gradient = energy_gradient(model)
         self.step_size = None if step_size is None else positive("step_size", step_size)
         self.batch_size = whole("batch_size", batch_size)
         self.steps_per_draw = whole("steps_per_draw", steps_per_draw)
@@ -139,9 +140,9 @@ class SGLD(MCMCKernel):
         }
         weights, generator = state.z, state.generator
         for _ in range(self.steps_per_draw - 1):
-            gradient = minibatch(self.model, generator, weights, args, kwargs, **size).gradient
+            gradient = minibatch(self._gradient, generator, weights, args, kwargs, **size).gradient
             weights = self._move(weights, gradient, state)
-        estimate = minibatch_with_noise(self.model, generator, weights, args, kwargs, **size)
+        estimate = minibatch_with_noise(self._gradient, generator, weights, args, kwargs, **size)
         injected = self.model.num_weights * self.temperature
         noise = estimate.noise
         return state._replace(

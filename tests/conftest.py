@@ -1,0 +1,16 @@
+"""Fixtures that several files of tests share."""
+
+import pytest
+from hypothesis import settings
+
+from tests.backends import BACKENDS, get_backend, marked
+
+# The same examples each time, and no limit that a busy machine would break.
+settings.register_profile("suite", deadline=None, derandomize=True, max_examples=50)
+settings.load_profile("suite")
+
+
+@pytest.fixture(params=marked(BACKENDS))
+def backend(request):
+    """Each backend in turn; one that is not installed is skipped."""
+    return get_backend(request.param)

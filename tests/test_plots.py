@@ -1,0 +1,242 @@
+"""The plots say what the scores say: ids, labels, errors, and what is not resolved."""
+
+import subprocess
+import sys
+from io import BytesIO
+
+import numpy as np
+import pytest
+import xarray as xr
+
+from ppl_bif.diagnostics import diagnose
+from ppl_bif.plots import plot_diagnosis, plot_top
+from ppl_bif.plots.captions import score_lines, score_text, shorten
+from ppl_bif.plots.choose import best_of
+from ppl_bif.plots.gallery import gallery
+from ppl_bif.ranking import top
+from ppl_bif.scores import influence
+from tests.synthetic_run import QUERY_IDS, make_run
+
+pytest.importorskip("matplotlib")
+
+
+@pytest.fixture(scope="module")
+def run():
+    return make_run()
+
+
+@pytest.fixture(scope="module")
+def scores(run):
+    return influence(run)
+
+
+def texts(figure):
+    """All text of a figure that is not empty."""
+    from matplotlib.text import Text
+
+    figure.canvas.draw()
+    return [t.get_text() for t in figure.findobj(Text) if t.get_text()]
+
+
+def shown(figure):
+    return [ax.images[0].get_array() for ax in figure.axes if ax.images]
+
+
+def frames(figure):
+    return [
+        (ax.spines["top"].get_linestyle(), ax.spines["top"].get_edgecolor())
+        for ax in figure.axes
+        if ax.images
+    ]
+
+
+def test_captions_name_rows_labels_scores_and_errors(run, scores):
+    figure = plot_top(scores, idata=run, query=["q0"], k=3)
+    best, found = top(scores.sel(query=["q0"]), 3), texts(figure)
+    for cell in (best.isel(query=0, direction=d, rank=r) for d in (0, 1) for r in range(3)):
+        lines = [str(cell["train"].item()), *score_lines(float(cell.influence), float(cell.mcse))]
+        caption = next(text for text in found if text.split("\n")[0] == lines[0])
+        assert caption.split("\n")[2:4] == lines[1:]
+        assert caption.split("\n")[1].startswith("digit ")
+        assert caption.endswith("unresolved") == (not bool(cell["resolved"]))
+
+
+def test_pictures_belong_to_the_ids_in_their_captions(run, scores):
+    figure = plot_top(scores, idata=run, query=["q3"], k=2)
+    best = top(scores.sel(query=["q3"]), 2)
+    rows = [int(i) - 100 for i in best["train"].values.ravel()]
+    truth = run["constant_data"]["train_image"].values
+    for picture, row in zip(shown(figure)[1:], rows, strict=True):
+        np.testing.assert_array_equal(picture, np.round(truth[row] / 16 * 255))
+
+
+def test_unresolved_pictures_are_faint_and_dashed_and_resolved_ones_are_not(run, scores):
+    figure = plot_top(scores, idata=run, query=["q0"], k=5)
+    resolved = top(scores.sel(query=["q0"]), 5)["resolved"].values.ravel()
+    assert 0 < resolved.sum() < resolved.size
+    assert [style == "-" for style, _ in frames(figure)[1:]] == resolved.tolist()
+
+
+def test_directions_differ_in_colour_and_in_words(run):
+    truth = top(influence(run), 2).assign(resolved=lambda best: xr.ones_like(best["resolved"]))
+    figure = plot_top(truth, idata=run, query=["q0"], k=2)
+    colours = [colour for _, colour in frames(figure)[1:]]
+    assert colours[0] == colours[1] != colours[2] == colours[3]
+    assert {"raises its log-likelihood", "lowers its log-likelihood"} <= set(texts(figure))
+
+
+def test_a_wrong_prediction_is_told(run, scores):
+    assert any("guess: digit 7" in text for text in texts(plot_top(scores, idata=run)))
+
+
+def test_without_pictures_scores_have_bars_of_two_errors():
+    run = make_run(pictures=False)
+    scores = influence(run)
+    figure = plot_top(scores, idata=run, query=["q1"], k=2)
+    best = top(scores.sel(query=["q1"]), 2)
+    order = [(0, 0), (0, 1), (1, 1), (1, 0)]
+    bars = [line.get_xdata() for line in figure.axes[0].lines if len(line.get_ydata()) == 2][1:]
+    found = texts(figure)
+    for bar, (direction, rank) in zip(bars, order, strict=True):
+        cell = best.isel(query=0, direction=direction, rank=rank)
+        score, error = float(cell["influence"]), float(cell["mcse"])
+        np.testing.assert_allclose(bar, [score - 2 * error, score + 2 * error])
+        text = next(t for t in found if t.startswith(score_text(score, error)))
+        assert text.endswith("unresolved") == (not bool(cell["resolved"]))
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_any_canvas_saves_it(run, scores, theme):
+    for figure in (
+        plot_top(scores, idata=run, theme=theme),
+        plot_diagnosis(diagnose(run, verbose=False), run, theme=theme),
+    ):
+        for kind in ("png", "svg", "pdf"):
+            buffer = BytesIO()
+            figure.savefig(buffer, format=kind)
+            assert buffer.tell() > 1000
+
+
+def test_a_notebook_shows_it_without_pyplot(run, scores):
+    assert plot_top(scores, idata=run, query="q0")._repr_png_().startswith(b"\x89PNG")
+
+
+def test_a_run_alone_is_enough_and_five_queries_are_shown(run):
+    assert len(shown(plot_top(run, k=1))) == 5 * 3
+
+
+@pytest.mark.parametrize("channels", [(), (1,), (3,), (4,)])
+@pytest.mark.parametrize("dtype", ["uint8", "float64"])
+def test_pictures_of_every_kind(scores, channels, dtype):
+    images = np.arange(40 * 4 * np.prod((4, *channels))).reshape(40, 4, 4, *channels)
+    images = images.astype(dtype)
+    figure = plot_top(scores, query=["q0"], k=2, train_images=images)
+    assert len(shown(figure)) == 4  # the query has no picture, its training rows do
+    assert "no picture" in texts(figure)
+
+
+def test_arrays_follow_the_rows_of_the_scores(run, scores):
+    images = run["constant_data"]["train_image"]
+    by_id = plot_top(scores, query="q0", k=2, train_images=images[::-1])
+    by_order = plot_top(scores, query="q0", k=2, train_images=images.values)
+    for one, other in zip(shown(by_id), shown(by_order), strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_lazy_scores_are_computed_for_the_queries_asked_for_only(scores):
+    lazy = scores.chunk(query=1)
+    best = best_of(lazy, "q0", 3)
+    xr.testing.assert_equal(best, best_of(scores, "q0", 3))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"query": "nobody"}, "no query named nobody; the run scored q0, q1"),
+        ({"query": []}, "names no row"),
+        ({"k": 0}, "k must be at least 1; got 0"),
+        ({"theme": "sepia"}, "theme must be one of"),
+        ({"train_images": np.zeros((40, 64))}, r"shape \(row, y, x\).*got \(40, 64\)"),
+        ({"train_images": np.zeros((40, 3, 8, 8))}, "move the channels to the end"),
+        ({"train_images": np.zeros((7, 8, 8))}, "one picture per train row, 40 in all; got 7"),
+    ],
+)
+def test_bad_arguments(scores, arguments, message):
+    with pytest.raises(ValueError, match=message):
+        plot_top(scores, **arguments)
+
+
+def test_pictures_that_name_no_rows_are_refused(scores):
+    with pytest.raises(ValueError, match="do not say which row each belongs to"):
+        plot_top(top(scores, 3), train_images=np.zeros((40, 8, 8)))
+
+
+def test_diagnosis_shows_each_chain_the_trained_weights_and_medians(run):
+    check = diagnose(run, verbose=False)
+    found = texts(plot_diagnosis(check, run))
+    assert {"chain 0", "chain 3", "trained weights"} <= set(found)
+    train = check["rhat"].where(check["group"] == "train").median().item()
+    assert f"train: median {train:.3f}" in found
+
+
+def test_diagnosis_marks_a_diverged_chain():
+    run = make_run(diverged=True)
+    figure = plot_diagnosis(diagnose(run, verbose=False), run)
+    assert "chain 3 (diverged)" in texts(figure)
+
+
+def test_diagnosis_without_a_run_or_with_nothing_measured(run):
+    check = diagnose(run, verbose=False)
+    assert len(plot_diagnosis(check).axes) == 3
+    unknown = check.assign(rhat=check["rhat"] * np.nan)
+    assert any("not available" in text for text in texts(plot_diagnosis(unknown)))
+
+
+def test_diagnosis_refuses_scores(scores):
+    with pytest.raises(ValueError, match=r"expected what ppl_bif\.diagnose returns"):
+        plot_diagnosis(scores)
+
+
+@pytest.mark.parametrize(
+    ("score", "error", "text"),
+    [
+        (1.5, 0.25, "+1.50 ± 0.25"),
+        (-12.3456, 1.2, "−12.3 ± 1.2"),
+        (1234.5, 210.0, "+1234 ± 210"),
+        (3.2e-6, 1.1e-6, "(+3.2 ± 1.1)e−6"),
+        (2.5e7, 1e6, "(+2.50 ± 0.10)e7"),
+        (0.0, 0.0, "+0.00 ± 0.00"),
+        (0.001, 12.0, "+0 ± 12"),
+        (0.5, np.nan, "+0.50 ± ?"),
+        (np.nan, 0.1, "not finite ± ?"),
+    ],
+)
+def test_scores_in_words(score, error, text):
+    assert score_text(score, error) == text
+
+
+@pytest.mark.parametrize("width", [3, 4, 8, 9])
+def test_shortened_ids_fit(width):
+    assert len(shorten("a long identifier", width)) == width
+    assert shorten("ab", width) == "ab"
+
+
+def test_labels_without_class_names(run):
+    constant = run["constant_data"].drop_vars(["class_name", "query_prediction"])
+    rows = gallery({"constant_data": constant}, "query")
+    assert rows.label("q0") == ("2",)
+    assert rows.label("stranger") == ()
+    assert rows.image("stranger") is None
+    assert [len(rows.label(q)) for q in QUERY_IDS] == [1] * 6
+
+
+def test_no_pyplot_and_no_framework_is_loaded():
+    code = (
+        "import sys, warnings; warnings.simplefilter('ignore')\n"
+        "import ppl_bif.plots, ppl_bif.cli\n"
+        "print(sorted({'torch', 'jax', 'matplotlib'} & set(sys.modules)))"
+    )
+    output = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    )
+    assert output.stdout.strip() == "[]"

@@ -1,0 +1,244 @@
+"""Runs on disk: taken up again when finished, made again when not, refused when another's."""
+
+from contextlib import contextmanager
+
+import numpy as np
+import pytest
+import xarray as xr
+import zarr
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import ppl_bif as bif
+from ppl_bif import sampling
+from ppl_bif.schema import group
+from tests.backends import get_backend, random_layers
+
+GROUPS = ("log_likelihood", "sample_stats", "constant_data", "posterior")
+CHEAP = {"step_size": 1e-3, "batch_size": 4, "steps_per_draw": 1}
+
+
+def data(rows=10, seed=0):
+    rng = np.random.default_rng(seed)
+    return rng.normal(size=(rows, 3)).astype(np.float32), rng.integers(2, size=rows)
+
+
+def layers(shift=0.0):
+    (w, b), *rest = random_layers([3, 4, 2])
+    return [(w + shift, b), *rest]
+
+
+def run(backend, store=None, *, model=None, kernel=None, **changes):
+    made = backend.SGLD(model or backend.mlp(layers()), **{**CHEAP, **(kernel or {})})
+    given = {"train": data(), "query": data(3, seed=1), "chains": 2, "draws": 6, "warmup": 1}
+    return bif.sample(made, store=store, **{**given, **changes})
+
+
+def assert_same(one, other):
+    """Compare all groups of two runs but the time they took."""
+    for name in GROUPS:
+        a, b = group(one, name), group(other, name)
+        assert (a is None) == (b is None)
+        if a is not None:
+            xr.testing.assert_identical(a.load().drop_attrs(), b.load().drop_attrs())
+    a, b = dict(one.attrs), dict(other.attrs)
+    for attrs in (a, b):
+        attrs.pop("sampling_time")
+        attrs.pop("completed", None)
+    assert a == b
+
+
+@contextmanager
+def no_sampling(monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr(sampling, "_run", lambda *_: pytest.fail("sampled again"))
+        yield
+
+
+@contextmanager
+def interrupted(monkeypatch, backend, after):
+    """Press Ctrl-C after some draws."""
+    engine = type(backend.SGLD(backend.mlp(layers())).bind(
+        {"train": data(), "query": data()}, evaluation_batch_size=8
+    ))  # fmt: skip
+    advance, made = engine.advance, []
+
+    def stop(self, state):
+        made.append(1)
+        if len(made) > after:
+            raise KeyboardInterrupt
+        return advance(self, state)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(engine, "advance", stop)
+        # Blocks of two draws, so that some are written before.
+        patch.setattr(sampling, "BLOCK_BYTES", 2 * 4 * 2 * (10 + 3))
+        yield
+
+
+def test_a_finished_run_is_returned_again(backend, tmp_path, monkeypatch):
+    ids = {"train_ids": [f"row {i}" for i in range(10)], "query_ids": ["q", "qq", "ä/b"]}
+    first = run(backend, tmp_path / "a.zarr", save_weights=True, **ids)
+    with no_sampling(monkeypatch):
+        again = run(backend, tmp_path / "a.zarr", save_weights=True, **ids)
+    assert_same(first, again)
+    assert_same(first, bif.open_store(tmp_path / "a.zarr"))
+    assert_same(first, run(backend, save_weights=True, **ids))
+    likelihood = group(again, "log_likelihood")
+    assert likelihood["train"].values.tolist() == ids["train_ids"]
+    assert likelihood["query"].values.tolist() == ids["query_ids"]
+
+
+def test_an_interrupted_run_is_made_again(backend, tmp_path, monkeypatch):
+    path = tmp_path / "a.zarr"
+    with interrupted(monkeypatch, backend, after=5), pytest.raises(KeyboardInterrupt):
+        run(backend, path)
+    written = zarr.open_array(str(path / "log_likelihood" / "train_obs"), mode="r")[:]
+    assert np.isfinite(written[:, :4]).all()
+    assert np.isnan(written[:, 4:]).all()
+    with pytest.raises(bif.StoreError, match="is not finished: repeat the call to sample"):
+        bif.open_store(path)
+    with pytest.raises(bif.StoreError, match="holds another run"):
+        run(backend, path, draws=7)
+    assert_same(run(backend, path), run(backend))
+
+
+OTHERS = [
+    ({"draws": 7}, r"draws: 6 there, 7 here"),
+    ({"warmup": 2}, r"warmup: 1 there, 2 here"),
+    ({"seed": 5}, r"seed: 0 there, 5 here"),
+    ({"kernel": {"batch_size": 5}}, r"batch_size: 4 there, 5 here"),
+    ({"kernel": {"step_size": 2e-3}}, r"step_size: 0.001 there, 0.002 here"),
+    ({"model": {"localization": 7.0}}, r"localization: 100.0 there, 7.0 here"),
+    ({"model": {"inverse_temperature": 0.5}}, r"inverse_temperature: 1.0 there, 0.5 here"),
+    ({"layers": layers(0.1)}, r"its network or trained weights differ\)"),
+    ({"model": {"sites": "W*"}}, r"num_weights: 26 there, 20 here"),
+    ({"train": data(seed=9)}, r"its data or ids differ\)"),
+    ({"query": data(3, seed=9)}, r"its data or ids differ\)"),
+    ({"train_ids": list("abcdefghij")}, r"its data or ids differ\)"),
+    ({"save_weights": True}, r"its saved weights or constant data differ\)"),
+    ({"constant_data": {"note": 1}}, r"its saved weights or constant data differ\)"),
+    ({"chain_method": "sequential"}, r"chain_method: 'vectorized' there, 'sequential' here"),
+]
+
+
+def test_another_run_is_refused(backend, tmp_path):
+    path = tmp_path / "a.zarr"
+    first = run(backend, path)
+    for changes, difference in OTHERS:
+        settings = dict(changes)
+        model = backend.mlp(settings.pop("layers", layers()), **settings.pop("model", {}))
+        with pytest.raises(bif.StoreError, match=f"{difference}.*choose another path, or remove"):
+            run(backend, path, model=model, **settings)
+    assert_same(first, bif.open_store(path))
+
+
+@pytest.mark.pyro
+@pytest.mark.numpyro
+def test_the_other_backend_is_refused(tmp_path):
+    run(get_backend("pyro"), tmp_path / "a.zarr")
+    with pytest.raises(bif.StoreError, match="backend: 'pyro' there, 'numpyro' here"):
+        run(get_backend("numpyro"), tmp_path / "a.zarr")
+
+
+def test_an_empty_folder_is_free(backend, tmp_path):
+    assert_same(run(backend, tmp_path), run(backend))
+
+
+def test_what_a_user_adds_is_kept(backend, tmp_path):
+    image = np.arange(10 * 4, dtype=np.uint8).reshape(10, 2, 2)
+    more = {"train_image": (("train", "y", "x"), image), "class_name": ("class", ["no", "yes"])}
+    for store in (None, tmp_path / "a.zarr"):
+        constant = group(run(backend, store, constant_data=more), "constant_data")
+        np.testing.assert_array_equal(constant["train_image"], image)
+        assert constant["train_image"].dtype == np.uint8
+        assert constant["class_name"].values.tolist() == ["no", "yes"]
+        np.testing.assert_array_equal(constant["train_target"], data()[1])
+
+
+def test_a_store_is_read_when_it_is_used(backend, tmp_path):
+    run(backend, tmp_path / "a.zarr")
+    array = group(bif.open_store(tmp_path / "a.zarr"), "log_likelihood")["train_obs"]
+    assert not array.variable._in_memory
+
+
+class Fake:
+    """A kernel, its model and its engine in one: log-likelihoods that tell where they are from."""
+
+    inverse_temperature, localization, num_weights = 1.0, 1.0, 10**6
+    device, dtype, library = "none", "float32", "fake"
+    settings = {"kernel": "Fake", "step_size": 1.0}  # noqa: RUF012
+
+    def __init__(self, tokens):
+        self.model, self.tokens = self, tokens
+        self.mode = {"w": np.zeros(3, np.float32)}
+
+    def fingerprint(self):
+        return "fake"
+
+    def check(self, batch, name):
+        pass
+
+    def bind(self, data, *, evaluation_batch_size):
+        self.rows = {name: len(batch[0]) for name, batch in data.items()}
+        return self
+
+    def start(self, chains, seed):
+        return np.asarray(chains), 0
+
+    def advance(self, state):
+        return state[0], state[1] + 1
+
+    def stats(self, state):
+        names = ("minibatch_loss", "distance", "gradient_noise", "step_size")
+        return dict.fromkeys(names, 1.0 * state[0])
+
+    def log_likelihood(self, state, name):
+        shape = (self.rows[name], *[self.tokens] * (self.tokens > 1))
+        place = np.arange(np.prod(shape), dtype=np.float32).reshape(shape)
+        return -(place + 1000 * state[1] + 100 * state[0].reshape(-1, *(1,) * place.ndim))
+
+    def weights(self, state, names):
+        return {name: np.full((len(state[0]), 3), state[1], np.float32) for name in names}
+
+
+@settings(max_examples=15)
+@given(
+    rows=st.tuples(st.integers(1, 5), st.integers(1, 4)),
+    tokens=st.integers(1, 3),
+    chains=st.integers(1, 3),
+    draws=st.integers(2, 9),
+    block=st.integers(1, 10),
+    method=st.sampled_from(["vectorized", "sequential"]),
+    texts=st.booleans(),
+    save=st.booleans(),
+    random=st.randoms(use_true_random=False),
+)
+def test_what_is_written_is_what_is_read(
+    tmp_path_factory, rows, tokens, chains, draws, block, method, texts, save, random
+):
+    ids = {}
+    for name, n in zip(("train", "query"), rows, strict=True):
+        numbers = random.sample(range(-50, 50), n)
+        ids[name] = [f"é {i}" for i in numbers] if texts else numbers
+    arguments = {
+        "train": (np.ones((rows[0], 1)), np.ones(rows[0])),
+        "query": (np.ones((rows[1], 1)), np.ones(rows[1])),
+        **{f"{name}_ids": value for name, value in ids.items()},
+        "chains": chains,
+        "draws": draws,
+        "warmup": 1,
+        "chain_method": method,
+        "save_weights": save,
+    }
+    path = tmp_path_factory.mktemp("stores") / "a.zarr"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sampling, "BLOCK_BYTES", block * 4 * chains * sum(rows) * tokens)
+        stored = bif.sample(Fake(tokens), store=path, **arguments)
+    assert_same(stored, bif.sample(Fake(tokens), **arguments))
+    likelihood = group(stored, "log_likelihood")
+    for name, n in zip(("train", "query"), rows, strict=True):
+        assert likelihood[name].values.tolist() == ids[name]
+        place = np.arange(n * tokens).reshape((n, tokens) if tokens > 1 else (n,))
+        at = np.ix_(100 * np.arange(chains), 1000 * np.arange(2, draws + 2), *[[0]] * place.ndim)
+        np.testing.assert_array_equal(likelihood[f"{name}_obs"], -(place + sum(at)))
