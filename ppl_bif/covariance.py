@@ -4,6 +4,7 @@ NumPy only. Series are centred within their chain; errors come from the covarian
 consecutive blocks of draws, long against the autocorrelation of the products.
 """
 
+from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
@@ -129,8 +130,8 @@ def block_covariance(
     Returns
     -------
     Estimate
-        ``(query, train)``. Covariances are corrected for centring at the mean of a finite
-        autocorrelated chain, by the variance of that mean as the blocks show it.
+        ``(query, train)``. Covariances and their errors are corrected for centring at the mean
+        of a finite autocorrelated chain, by the variance of that mean as the blocks show it.
 
     Examples
     --------
@@ -142,9 +143,10 @@ def block_covariance(
     """
     larger = inflation(train.shape[1], blocks, time)
     if not correlation:
-        sums = _sum_blocks(_centred(train), _centred(query), blocks, correlation)
-        error = _error(sums.square - sums.product**2, sums.blocks)
-        return Estimate(sums.product + sums.centring, larger * error)
+        train, query = _centred(train), _centred(query)
+        sums = _sum_blocks(train, query, blocks, correlation)
+        error = larger * _error(sums.square - sums.product**2, sums.blocks)
+        return Estimate(sums.product + sums.centring, _with_centring(error, train, query, blocks))
     # Standardized series make the correlation a covariance, and the delta method short.
     train, query = _standardized(train), _standardized(query)
     sums = _sum_blocks(train, query, blocks, correlation)
@@ -155,6 +157,34 @@ def block_covariance(
         sums.square - value * sums.with_variances + value**2 / 4 * sums.variances_square
     ) * defined
     return Estimate(value, larger * _error(variance, sums.blocks))
+
+
+def _with_centring(
+    error: np.ndarray, train: np.ndarray, query: np.ndarray, blocks: int
+) -> np.ndarray:
+    """Add to errors what centring hides from the blocks.
+
+    Series centred at the mean of their chain vary too little by the variance of that mean, and
+    the product of two such means differs from chain to chain.
+    """
+    (t, t_share), (q, q_share) = (_mean_variance(series, blocks) for series in (train, query))
+    growth = np.outer(1 + q_share, 1 + t_share)
+    return np.sqrt(error**2 * growth + np.outer(q, t) / len(train))
+
+
+def _mean_variance(series: np.ndarray, blocks: int) -> tuple[np.ndarray, np.ndarray]:
+    """Variance ``(row,)`` of the mean of a chain, by its blocks, and the share of all it is."""
+    edges = _edges(series.shape[1], blocks)
+    sizes = np.diff(edges)
+    means = np.add.reduceat(series, edges[:-1], axis=1, dtype=float) / sizes[:, None]
+    squares = np.einsum("cbr,b->r", means**2, sizes / series.shape[1])
+    variance = squares / (len(series) * (blocks - 1))
+    total = _mean_square(series.reshape(-1, series.shape[2]))
+    return variance, variance / np.where(total > 0, total, np.inf)
+
+
+def _edges(draws: int, blocks: int) -> np.ndarray:
+    return np.arange(blocks + 1) * draws // blocks
 
 
 def _standardized(series: np.ndarray) -> np.ndarray:
@@ -174,9 +204,8 @@ def _sum_blocks(train: np.ndarray, query: np.ndarray, blocks: int, variances: bo
     chains, draws = train.shape[:2]
     shape = (query.shape[2], train.shape[2])
     product, square, centring, cross, both = (np.zeros(shape) for _ in range(5))
-    edges = np.linspace(0, draws, blocks + 1).astype(int)
     for chain in range(chains):
-        for start, stop in zip(edges[:-1], edges[1:], strict=True):
+        for start, stop in pairwise(_edges(draws, blocks)):
             a, b = train[chain, start:stop], query[chain, start:stop]
             share = (stop - start) / (chains * draws)
             value = (b.T @ a).astype(float) / (stop - start)

@@ -265,7 +265,9 @@ def _points(train: np.ndarray, query: np.ndarray) -> xr.Dataset:
     points = np.concatenate([rows, query], axis=2)
     series = xr.Dataset({"loss": (("chain", "draw", "point"), -points)})
     az = arviz()
-    rhat, ess = az.rhat(series)["loss"].values, az.ess(series)["loss"].values
+    # A row that does not move has no R-hat.
+    with np.errstate(invalid="ignore", divide="ignore"):
+        rhat, ess = az.rhat(series)["loss"].values, az.ess(series)["loss"].values
     drift = _drift(points)
     group_of = ["train"] * rows.shape[2] + ["query"] * query.shape[2]
     return xr.Dataset(

@@ -20,13 +20,23 @@ def correlated(rng, shape, rho, correlation):
     return a, correlation * a + np.sqrt(1 - correlation**2) * b
 
 
-def run_of(train, query, *, stats=None, posterior=None, attrs=None, ids=None):
+def factors(rng, draws, *, scale=0.5, rho=0.3, chains=4, train=40, query=12):
+    """Draw train and query series that share three factors, and their true covariances."""
+    fixed = np.random.default_rng(7)
+    a, b = scale * fixed.normal(size=(3, train)), scale * fixed.normal(size=(3, query))
+    shared = ar1(rng, (chains, draws, 3), rho)
+    own = [ar1(rng, (chains, draws, rows), rho) for rows in (train, query)]
+    return shared @ a + own[0], shared @ b + own[1], b.T @ a
+
+
+def run_of(train, query, *, stats=None, posterior=None, constant=None, attrs=None, coords=None):
     """Make a run of log-likelihoods ``(chain, draw, row)``."""
-    dims = ("chain", "draw")
-    likelihood = xr.Dataset(
-        {"train_obs": ((*dims, "train"), train), "query_obs": ((*dims, "query"), query)},
-        coords=ids or {},
-    )
-    more = {"sample_stats": stats, "posterior": posterior}
-    groups = {name: xr.Dataset({k: (dims, v) for k, v in g.items()}) for name, g in more.items() if g}
-    return inference_data({"log_likelihood": likelihood, **groups}, attrs or {})
+    first = ("chain", "draw")
+    likelihood = {"train_obs": ((*first, "train"), train), "query_obs": ((*first, "query"), query)}
+    groups = {"log_likelihood": xr.Dataset(likelihood, coords=coords)}
+    for name, given in (("sample_stats", stats), ("posterior", posterior)):
+        if given is not None:
+            groups[name] = xr.Dataset({key: (first, value) for key, value in given.items()})
+    if constant is not None:
+        groups["constant_data"] = xr.Dataset(constant)
+    return inference_data(groups, attrs or {})

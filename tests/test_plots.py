@@ -14,6 +14,7 @@ from ppl_bif.plots.captions import score_lines, score_text, shorten
 from ppl_bif.plots.choose import best_of
 from ppl_bif.plots.gallery import gallery
 from ppl_bif.ranking import top
+from ppl_bif.schema import group
 from ppl_bif.scores import influence
 from tests.synthetic_run import QUERY_IDS, make_run
 
@@ -222,7 +223,7 @@ def test_shortened_ids_fit(width):
 
 
 def test_labels_without_class_names(run):
-    constant = run["constant_data"].drop_vars(["class_name", "query_prediction"])
+    constant = group(run, "constant_data").drop_vars(["class_name", "query_prediction"])
     rows = gallery({"constant_data": constant}, "query")
     assert rows.label("q0") == ("2",)
     assert rows.label("stranger") == ()

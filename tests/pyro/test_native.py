@@ -1,0 +1,100 @@
+"""The kernel and the model as users of Pyro and ArviZ know them."""
+
+import numpy as np
+import pyro
+import pytest
+import torch
+from pyro.infer import MCMC, NUTS, SVI, Predictive, Trace_ELBO
+from pyro.infer.autoguide import AutoNormal
+from tests.truth import make_linear
+
+import ppl_bif as bif
+from ppl_bif.pyro import SGLD, from_pyro, localize
+from ppl_bif.schema import arviz
+
+pytestmark = pytest.mark.pyro
+
+
+class Linear(torch.nn.Module):
+    def __init__(self, w):
+        super().__init__()
+        self.w = torch.nn.Parameter(torch.tensor(np.float32(w)))
+
+    def forward(self, x):
+        return x @ self.w
+
+
+@pytest.fixture
+def linear():
+    return make_linear(100, 3)
+
+
+@pytest.fixture
+def model(linear):
+    return localize(Linear(linear.mode), likelihood="normal", localization=linear.gamma)
+
+
+@pytest.fixture
+def data(linear):
+    return tuple(map(torch.tensor, linear.data))
+
+
+def run(kernel, data, draws=2000, **options):
+    pyro.set_rng_seed(0)
+    mcmc = MCMC(kernel, num_samples=draws, warmup_steps=100, disable_progbar=True, **options)
+    mcmc.run(*data)
+    return mcmc
+
+
+def test_kernel_under_mcmc(linear, model, data):
+    step = 0.3 / np.linalg.eigvalsh(linear.precision()).max()
+    kernel = SGLD(model, batch_size=50, step_size=step, steps_per_draw=4)
+    draws = run(kernel, data).get_samples()["w"].numpy()
+    expected = linear.sgld_covariance(step, 50)
+    off = (draws.mean(0) - linear.mean()) / np.sqrt(np.diag(expected))
+    assert np.abs(off).max() < 0.3
+    assert np.trace(np.linalg.solve(expected, np.cov(draws.T))) / 3 == pytest.approx(1, abs=0.15)
+
+
+# Where there are fewer cores than chains, Pyro says that it runs them in turn.
+@pytest.mark.filterwarnings("ignore:num_chains=4 is more than available_cpu")
+def test_arviz_works_on_several_chains(linear, model, data):
+    az = arviz()
+    mcmc = run(SGLD(model, steps_per_draw=10), data, draws=300, num_chains=4)
+    assert mcmc.get_samples(group_by_chain=True)["w"].shape == (4, 300, 3)
+    assert mcmc.diagnostics()["divergences"]["chain 3"] == []
+    idata = from_pyro(mcmc)
+    assert set(az.summary(idata).index) == {"w[0]", "w[1]", "w[2]"}
+    assert float(az.rhat(idata)["w"].max()) < 1.03
+    assert float(az.ess(idata)["w"].min()) > 200
+    loo = az.loo(idata)
+    assert np.isfinite(getattr(loo, "elpd", None) or loo.elpd_loo)
+    scores = bif.influence(idata)
+    expected = linear.influence(linear.x, linear.y, linear.covariance())
+    assert np.corrcoef(scores["influence"].values.ravel(), expected.ravel())[0, 1] > 0.95
+
+
+def test_divergences_are_counted(model, data):
+    mcmc = run(SGLD(model, step_size=100.0), data, draws=60)
+    assert mcmc.diagnostics()["divergences"]["chain 0"]
+    assert from_pyro(mcmc)["sample_stats"]["diverging"].any()
+
+
+def test_same_model_under_nuts(linear, model, data):
+    mcmc = run(NUTS(model), data, draws=800)
+    draws = mcmc.get_samples()["w"].numpy()
+    assert np.abs(draws.mean(0) - linear.mean()).max() < 0.02
+    expected = np.sqrt(np.diag(linear.covariance()))
+    np.testing.assert_allclose(draws.std(0), expected, rtol=0.12)
+
+
+def test_same_model_under_svi(linear, model, data):
+    pyro.clear_param_store()
+    guide = AutoNormal(model, init_scale=0.05)
+    svi = SVI(model, guide, pyro.optim.Adam({"lr": 0.01}), Trace_ELBO())
+    for _ in range(500):
+        svi.step(*data)
+    found = guide.median()["w"].detach().numpy()
+    assert np.abs(found - linear.mean()).max() < 0.05
+    predicted = Predictive(model, guide=guide, num_samples=5)(*data)
+    assert predicted["obs"].shape == (5, 100)

@@ -1,0 +1,127 @@
+"""Any module, left as it was: copies in evaluation mode, buffers, ties, names, other inputs."""
+
+import copy
+
+import numpy as np
+import pyro.distributions as dist
+import pytest
+import torch
+from torch import nn
+
+import ppl_bif as bif
+from ppl_bif.pyro import SGLD, localize
+
+pytestmark = pytest.mark.pyro
+
+
+@pytest.fixture
+def data():
+    rng = np.random.default_rng(0)
+    return np.float32(rng.normal(size=(24, 4))), rng.integers(3, size=24)
+
+
+def noisy_network():
+    torch.manual_seed(0)
+    network = nn.Sequential(
+        nn.Linear(4, 8), nn.BatchNorm1d(8), nn.Dropout(0.5), nn.ReLU(), nn.Linear(8, 3)
+    )
+    network(torch.randn(50, 4))
+    return network
+
+
+@pytest.mark.parametrize("chain_method", ["vectorized", "sequential"])
+def test_network_is_untouched_and_adds_no_variance(data, chain_method):
+    network = noisy_network()
+    before, training = copy.deepcopy(network.state_dict()), network.training
+    model = localize(network, likelihood="categorical")
+    kernel = SGLD(model, batch_size=8)
+    run = bif.sample(kernel, train=data, query=data, draws=4, warmup=20, chain_method=chain_method)
+    assert network.training == training
+    assert all(w.requires_grad for w in network.parameters())
+    assert all(torch.equal(before[name], value) for name, value in network.state_dict().items())
+    # Train and query are the same rows, scored apart: any noise in a pass would show.
+    likelihood = run["log_likelihood"]
+    np.testing.assert_array_equal(likelihood["train_obs"].values, likelihood["query_obs"].values)
+
+
+def test_vectorized_and_sequential_score_alike(data):
+    model = localize(noisy_network(), likelihood="categorical")
+    kernel = SGLD(model, batch_size=24, temperature=0.0)
+    runs = [
+        bif.sample(kernel, train=data, query=data, draws=4, warmup=20, chain_method=method)
+        for method in ("vectorized", "sequential")
+    ]
+    values = [run["log_likelihood"]["train_obs"].values for run in runs]
+    np.testing.assert_allclose(*values, atol=1e-5)
+
+
+class Tied(nn.Module):
+    """Two named inputs, tied weights, per-token outputs."""
+
+    def __init__(self):
+        super().__init__()
+        self.embed = nn.Embedding(7, 5)
+        self.out = nn.Linear(5, 7, bias=False)
+        self.out.weight = self.embed.weight
+
+    def forward(self, tokens, shift):
+        return self.out(self.embed(tokens) + shift[..., None])
+
+
+def test_tied_weights_named_inputs_and_tokens():
+    rng = np.random.default_rng(0)
+    labels = rng.integers(7, size=(12, 6))
+    labels[:, -1] = -100
+    data = {
+        "tokens": rng.integers(7, size=(12, 6)),
+        "shift": np.float32(rng.normal(size=(12, 6))),
+        "labels": labels,
+    }
+    model = localize(Tied(), likelihood="tokens")
+    assert list(model.mode) == ["embed.weight"]
+    run = bif.sample(SGLD(model, batch_size=6), train=data, query=data, draws=20)
+    tokens = run["log_likelihood"]["train_obs"]
+    assert tokens.dims == ("chain", "draw", "train", "train_token")
+    assert (tokens[..., -1] == 0).all()
+    assert (tokens[..., :-1] < 0).all()
+    assert bif.influence(run)["influence"].shape == (12, 12)
+
+
+def test_network_that_cannot_be_mapped_runs_in_sequence(data):
+    class Branching(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer = nn.Linear(4, 3)
+
+        def forward(self, x):
+            out = self.layer(x)
+            return out if out.sum() > 0 else 2 * out
+
+    kernel = SGLD(localize(Branching(), likelihood="categorical"), batch_size=8)
+    with pytest.raises(Exception) as failed:
+        bif.sample(kernel, train=data, query=data, draws=2, chain_method="vectorized")
+    assert any('chain_method="sequential"' in note for note in failed.value.__notes__)
+    run = bif.sample(kernel, train=data, query=data, draws=2, chain_method="sequential")
+    assert run["log_likelihood"].sizes["draw"] == 2
+
+
+@pytest.mark.parametrize(
+    "likelihood",
+    [
+        lambda out: dist.Normal(out, 0.5),
+        lambda out, batch: dist.Normal(out, 0.5).log_prob(batch[-1]),
+    ],
+)
+def test_likelihoods_of_ones_own(data, likelihood):
+    network = nn.Sequential(nn.Linear(4, 1), nn.Flatten(0))
+    x, y = data[0], data[0][:, 0]
+    run = bif.sample(
+        SGLD(localize(network, likelihood=likelihood), batch_size=8),
+        train=(x, y), query=(x, y), draws=3, warmup=0, save_weights=True,
+    )  # fmt: skip
+    weights = run["posterior"]["0.weight"].values[..., 0, :]
+    means = weights @ x.T + run["posterior"]["0.bias"].values
+    expected = -(((y - means) / 0.5) ** 2) / 2 - np.log(0.5 * np.sqrt(2 * np.pi))
+    np.testing.assert_allclose(
+        run["log_likelihood"]["train_obs"], expected, rtol=1e-3, atol=1e-4
+    )
