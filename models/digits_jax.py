@@ -1,6 +1,7 @@
 """An MLP (64-64-32-10) and a small CNN on digits in plain JAX, with their training."""
 
 from collections.abc import Callable
+from itertools import pairwise
 from typing import Any
 
 import jax
@@ -26,9 +27,9 @@ def mlp(params: Params, x: Array) -> Array:
 
 def init_mlp(key: Array) -> Params:
     """Draw starting weights of the MLP."""
-    sizes = list(zip(MLP_SIZES[:-1], MLP_SIZES[1:], strict=True))
+    sizes = list(pairwise(MLP_SIZES))
     keys = jax.random.split(key, len(sizes))
-    return {str(i): _layer(k, (m, n), m) for i, (k, (m, n)) in enumerate(zip(keys, sizes))}
+    return {str(i): _layer(keys[i], size, size[0]) for i, size in enumerate(sizes)}
 
 
 def cnn(params: Params, x: Array) -> Array:
@@ -42,9 +43,9 @@ def cnn(params: Params, x: Array) -> Array:
 def init_cnn(key: Array) -> Params:
     """Draw starting weights of the CNN."""
     keys = jax.random.split(key, 3)
-    shapes = {
-        f"conv{i}": (3, 3, CNN_CHANNELS[i], CNN_CHANNELS[i + 1]) for i in range(2)
-    } | {"head": (4 * CNN_CHANNELS[-1], 10)}
+    shapes = {f"conv{i}": (3, 3, CNN_CHANNELS[i], CNN_CHANNELS[i + 1]) for i in range(2)} | {
+        "head": (4 * CNN_CHANNELS[-1], 10)
+    }
     fans = (9 * CNN_CHANNELS[0], 9 * CNN_CHANNELS[1], 4 * CNN_CHANNELS[-1])
     return {
         name: _layer(k, shape, fan)

@@ -4,8 +4,8 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import nn
+from torch.nn.functional import cross_entropy
 
 __all__ = ["NETWORKS", "cnn", "mlp", "train"]
 
@@ -45,7 +45,7 @@ def train(network: nn.Module, x: Any, y: Any, *, seed: int = 0) -> nn.Module:
         order = torch.randperm(len(y), generator=generator)
         for rows in order[: len(y) // BATCH * BATCH].split(BATCH):
             optimizer.zero_grad()
-            F.cross_entropy(network(x[rows]), y[rows]).backward()
+            cross_entropy(network(x[rows]), y[rows]).backward()
             optimizer.step()
             falling.step()
     return network.eval()

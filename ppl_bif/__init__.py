@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from ppl_bif.diagnostics import diagnose
     from ppl_bif.errors import BIFError, DivergenceError, StoreError
-    from ppl_bif.scores import influence
     from ppl_bif.plots import plot_diagnosis, plot_top
+    from ppl_bif.ranking import top
     from ppl_bif.report import write_report
     from ppl_bif.sampling import sample
+    from ppl_bif.scores import influence
     from ppl_bif.store import open_store
-    from ppl_bif.ranking import top
 
 __version__ = _version("ppl_bif")
 
@@ -43,9 +43,9 @@ __all__ = [
     "open_store",
     "plot_diagnosis",
     "plot_top",
-    "write_report",
     "sample",
     "top",
+    "write_report",
 ]
 
 

@@ -1,7 +1,8 @@
 """Checks of settings and of what a network gives, with errors that say what to do."""
 
 from collections.abc import Callable, Collection, Mapping
-from numbers import Integral, Real
+from functools import partial
+from numbers import Integral
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,8 @@ LIKELIHOODS = ("categorical", "bernoulli", "normal", "tokens")
 
 def positive(name: str, value: Any) -> float:
     """Return a setting as a float, or say that it must be positive and finite."""
-    if isinstance(value, bool) or not isinstance(value, Real) or not 0 < value < float("inf"):
+    number = isinstance(value, int | float | np.number) and not isinstance(value, bool)
+    if not number or not 0 < float(value) < float("inf"):
         raise ValueError(f"{name} must be a positive number; got {value!r}")
     return float(value)
 
@@ -114,7 +116,7 @@ def check_outputs(
     """
     shapes = []
     for rows in (2, 3):
-        few = map_arrays(lambda a, rows=rows: np.repeat(a[:1], rows, axis=0), batch)
+        few = map_arrays(partial(_repeated_first, rows), batch)
         args, kwargs = inputs(few)
         try:
             out = outputs(*args, **kwargs)
@@ -151,6 +153,10 @@ def _shape_of(
 
 def _first_line(error: Exception) -> str:
     return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
+def _repeated_first(rows: int, array: np.ndarray) -> np.ndarray:
+    return np.repeat(array[:1], rows, axis=0)
 
 
 def _check_pointwise(shapes: list[tuple[int, ...]], name: str) -> None:

@@ -6,6 +6,7 @@ first axis of each. Nothing here knows a framework; tensors and JAX arrays come 
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from hashlib import blake2b
+from operator import itemgetter
 from typing import Any
 
 import numpy as np
@@ -78,8 +79,8 @@ def as_batch(data: Any, name: str) -> Batch:
     Raises
     ------
     ValueError
-        If the data is empty, a mapping has no targets, its arrays differ in their number of rows, or a value is NaN or
-        infinite.
+        If the data is empty, a mapping has no targets, its arrays differ in their number of
+        rows, or a value is NaN or infinite.
     TypeError
         If the data is none of the above, or holds something that is not numbers.
     """
@@ -184,7 +185,7 @@ def batches(batch: Batch, size: int) -> Iterator[Batch]:
     """Cut a batch into consecutive ones of ``size`` rows, the last one ragged."""
     for start in range(0, num_rows(batch), size):
         rows = slice(start, start + size)
-        yield map_arrays(lambda a, rows=rows: a[rows], batch)
+        yield map_arrays(itemgetter(rows), batch)
 
 
 def digest(*parts: Any) -> str:

@@ -368,7 +368,7 @@ def _state(idata: Any) -> xr.Dataset:
     used, excluded = usable_chains(idata)
     stats, constant = group(idata, "sample_stats"), group(idata, "constant_data")
     settings = root_attrs(idata)
-    mean = {n: math.nan for n in ("train_loss", "distance", "gradient_noise")}
+    mean = dict.fromkeys(("train_loss", "distance", "gradient_noise"), math.nan)
     if stats is not None:
         kept = stats.isel(chain=used)
         mean |= {n: float(kept[n].mean()) for n in mean if n in kept}

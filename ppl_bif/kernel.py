@@ -1,7 +1,6 @@
 """What ``sample`` needs of a kernel, whatever its framework, and what kernels share."""
 
 from collections.abc import Mapping, Sequence
-from numbers import Real
 from typing import Any, Protocol
 
 import numpy as np
@@ -29,15 +28,23 @@ class Model(Protocol):
     inverse_temperature: float
 
     @property
-    def mode(self) -> Mapping[str, Any]: ...
+    def mode(self) -> Mapping[str, Any]:
+        """The sampled weights at their trained values."""
+        ...
 
     @property
-    def num_weights(self) -> int: ...
+    def num_weights(self) -> int:
+        """Number of sampled weights."""
+        ...
 
     @property
-    def settings(self) -> dict[str, Any]: ...
+    def settings(self) -> dict[str, Any]:
+        """What defines it, for the record."""
+        ...
 
-    def check(self, batch: Batch, name: str) -> None: ...
+    def check(self, batch: Batch, name: str) -> None:
+        """Raise where a batch does not fit the network."""
+        ...
 
 
 class Engine(Protocol):
@@ -79,12 +86,18 @@ class Kernel(Protocol):
     """A sampler of a localized model."""
 
     @property
-    def model(self) -> Any: ...
+    def model(self) -> Any:
+        """The localized model."""
+        ...
 
     @property
-    def settings(self) -> dict[str, Any]: ...
+    def settings(self) -> dict[str, Any]:
+        """What defines it, for the record."""
+        ...
 
-    def bind(self, data: Mapping[str, Batch], *, evaluation_batch_size: int) -> Engine: ...
+    def bind(self, data: Mapping[str, Batch], *, evaluation_batch_size: int) -> Engine:
+        """Place the data and make ready to be driven."""
+        ...
 
 
 def check_batch_size(batch_size: int, rows: int) -> None:
@@ -96,9 +109,9 @@ def check_batch_size(batch_size: int, rows: int) -> None:
         )
 
 
-def check_temperature(temperature: float) -> float:
+def check_temperature(temperature: Any) -> float:
     """Return a temperature, or say that it must be finite and not negative."""
-    real = isinstance(temperature, Real) and not isinstance(temperature, bool)
-    if not real or not 0 <= temperature < float("inf"):
+    number = isinstance(temperature, int | float) and not isinstance(temperature, bool)
+    if not number or not 0 <= temperature < float("inf"):
         raise ValueError(f"temperature must be a number of at least 0; got {temperature!r}")
     return float(temperature)

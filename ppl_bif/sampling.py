@@ -220,7 +220,7 @@ def _constant_data(
     at_mode: Mapping[str, np.ndarray],
     more: Mapping[str, Any] | None,
 ) -> xr.Dataset:
-    constant = xr.Dataset(coords={name: value for name, value in ids.items()})
+    constant = xr.Dataset(coords=dict(ids))
     for name, value in at_mode.items():
         dims = (name, f"{name}_token")[: value.ndim]
         constant[f"{name}_loss_at_mode"] = (dims, -value)

@@ -86,7 +86,8 @@ def usable_chains(idata: Any) -> tuple[list[int], list[int]]:
         hence whole.
     """
     stats, likelihood = group(idata, "sample_stats"), group(idata, "log_likelihood")
-    sizes = (likelihood if likelihood is not None else stats).sizes
+    some = likelihood if likelihood is not None else stats
+    sizes = {} if some is None else some.sizes
     if not {"chain", "draw"} <= set(sizes):
         raise ValueError(
             f"log-likelihoods must have dims chain and draw; got {list(sizes)}: rename them, or "

@@ -47,7 +47,7 @@ def influence(
     kind: str = "covariance",
     block_pairs: int = BLOCK_PAIRS,
 ) -> xr.Dataset:
-    """Estimate how much each training row moves what is explained, with errors.
+    r"""Estimate how much each training row moves what is explained, with errors.
 
     The influence I(i, q) = dE[log p_q] / dweight_i = beta Cov(log p_i, log p_q) under the local
     posterior (Kreer et al. 2025, Eq. 5). **Positive: more weight on row i raises the
@@ -76,7 +76,7 @@ def influence(
     xarray.Dataset
         Dims (query, train): ``influence``; ``mcse``, its Monte Carlo standard error, from
         blocks of the within-chain-centred products, long against their autocorrelation;
-        ``resolved``, whether \\|influence\\| > 2 mcse; for correlations ``undefined``, where a row
+        ``resolved``, whether \|influence\| > 2 mcse; for correlations ``undefined``, where a row
         does not vary (the correlation is then 0). Attributes say which chains were used, which
         diverged and were left out, and the blocks.
 
@@ -136,9 +136,7 @@ def influence(
     return scores
 
 
-def _series(
-    idata: Any, train: str, query: str, observable: str | None
-) -> tuple[_Series, _Series]:
+def _series(idata: Any, train: str, query: str, observable: str | None) -> tuple[_Series, _Series]:
     likelihood = group(idata, "log_likelihood")
     if likelihood is None or not likelihood.data_vars:
         raise ValueError(

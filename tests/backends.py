@@ -70,8 +70,7 @@ def random_layers(sizes: Sequence[int], seed: int = 0) -> list[tuple[np.ndarray,
     """Make weights of an MLP with units ``sizes``, inputs and outputs among them."""
     rng = np.random.default_rng(seed)
     return [
-        (rng.normal(size=(a, b)) / np.sqrt(a), 0.1 * rng.normal(size=b))
-        for a, b in pairwise(sizes)
+        (rng.normal(size=(a, b)) / np.sqrt(a), 0.1 * rng.normal(size=b)) for a, b in pairwise(sizes)
     ]
 
 

@@ -8,12 +8,12 @@ import ppl_bif as bif
 pytestmark = [pytest.mark.pyro, pytest.mark.numpyro, pytest.mark.slow]
 
 
-def test_digits_mlp():
+def test_digits_mlp(record_property):
     import jax.numpy as jnp
-    from ppl_bif_models import digits, digits_jax, digits_torch
 
     import ppl_bif.numpyro
     import ppl_bif.pyro
+    from ppl_bif_models import digits, digits_jax, digits_torch
 
     data = digits.load()
     network = digits_torch.train(digits_torch.mlp(), *data.train)
@@ -37,6 +37,8 @@ def test_digits_mlp():
     pearson = np.corrcoef(*(s["influence"].values.ravel() for s in scores))[0, 1]
     errors = np.hypot(*(s["mcse"].values for s in scores))
     within = np.abs(scores[0]["influence"] - scores[1]["influence"]).values <= 1.96 * errors
-    print(f"Pearson {pearson:.4f}, within 1.96 combined errors {within.mean():.3f}")
+    record_property(
+        "found", f"Pearson {pearson:.4f}, within 1.96 combined errors {within.mean():.3f}"
+    )
     assert pearson >= 0.97
     assert 0.92 <= within.mean() <= 0.97

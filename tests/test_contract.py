@@ -2,10 +2,10 @@
 
 import numpy as np
 import pytest
-from tests.backends import random_layers
-from tests.truth import make_linear
 
 import ppl_bif as bif
+from tests.backends import random_layers
+from tests.truth import make_linear
 
 
 @pytest.fixture
@@ -29,7 +29,11 @@ def test_zero_gradient_at_zero_temperature_does_not_move(backend, linear):
     x = linear.data[0]
     perfect = (x, np.asarray(x @ np.float32(linear.mode)))
     still = run(
-        backend, linear, train=perfect, query=perfect, settings={"temperature": 0.0, "batch_size": 30}
+        backend,
+        linear,
+        train=perfect,
+        query=perfect,
+        settings={"temperature": 0.0, "batch_size": 30},
     )
     assert np.abs(weights(still) - np.float32(linear.mode)).max() < 1e-6
 
@@ -154,9 +158,7 @@ def test_ids_survive_shuffling_and_ragged_batches_to_the_last_table(backend):
         )
         tables.append(bif.top(bif.influence(idata), k=3))
     assert (tables[0]["train"].values == tables[1]["train"].values).mean() > 0.99
-    np.testing.assert_allclose(
-        tables[0]["influence"], tables[1]["influence"], rtol=0.01, atol=1e-4
-    )
+    np.testing.assert_allclose(tables[0]["influence"], tables[1]["influence"], rtol=0.01, atol=1e-4)
 
 
 def test_joint_density_is_that_of_the_design(backend, linear):

@@ -2,10 +2,10 @@
 
 import numpy as np
 import pytest
-from tests.truth import make_linear
 
 import ppl_bif as bif
 from ppl_bif.schema import group, inference_data, root_attrs
+from tests.truth import make_linear
 
 RUNS, CHAINS = 200, 4
 

@@ -2,9 +2,9 @@
 
 import numpy as np
 import pytest
-from tests.backends import get_backend, random_layers
 
 import ppl_bif as bif
+from tests.backends import get_backend, random_layers
 
 pytestmark = pytest.mark.numpyro
 
@@ -39,7 +39,7 @@ def problem():
     return layers, (x, y), gradients @ np.linalg.solve(damped, gradients.T)
 
 
-def test_narrow_posterior_gives_the_damped_influence(problem, backend):
+def test_narrow_posterior_gives_the_damped_influence(problem, backend, record_property):
     layers, data, expected = problem
     model = backend.mlp(
         layers, likelihood="normal", inverse_temperature=BETA, localization=BETA * DAMPING
@@ -48,7 +48,7 @@ def test_narrow_posterior_gives_the_damped_influence(problem, backend):
     run = bif.sample(kernel, train=data, query=data, chains=60, draws=150, warmup=20)
     found = bif.influence(run)["influence"].values
     pearson = np.corrcoef(expected.ravel(), found.ravel())[0, 1]
-    print(f"{backend.name}: Pearson with the damped influence {pearson:.4f}")
+    record_property("found", f"{backend.name}: Pearson with the damped influence {pearson:.4f}")
     assert pearson >= 0.97
     # The stiffest directions are sampled up to 14% too wide at the default step.
     assert 0.95 < (expected.ravel() @ found.ravel()) / (expected.ravel() @ expected.ravel()) < 1.15

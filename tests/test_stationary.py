@@ -2,10 +2,10 @@
 
 import numpy as np
 import pytest
-from tests.backends import BACKENDS, get_backend, marked
-from tests.truth import make_linear
 
 import ppl_bif as bif
+from tests.backends import BACKENDS, get_backend, marked
+from tests.truth import make_linear
 
 BATCH, CHAINS, DRAWS = 40, 400, 300
 
@@ -22,9 +22,7 @@ def law(request):
 def run(request, law):
     linear, eps, _ = law
     backend = get_backend(request.param)
-    model = backend.linear(
-        linear.mode, localization=linear.gamma, inverse_temperature=linear.beta
-    )
+    model = backend.linear(linear.mode, localization=linear.gamma, inverse_temperature=linear.beta)
     kernel = backend.SGLD(model, step_size=eps, batch_size=BATCH, steps_per_draw=8)
     x, y = linear.data
     return bif.sample(

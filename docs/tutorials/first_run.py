@@ -148,4 +148,4 @@ print(f"draws per chain to resolve the top: {float(check['draws_needed']):.0f}")
 # `ppl-bif report digits.zarr` does the same.
 
 # %%
-bif.report(bif.open_store("digits.zarr"), "digits.html").name
+bif.write_report(bif.open_store("digits.zarr"), "digits.html").name

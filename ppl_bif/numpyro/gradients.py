@@ -84,6 +84,7 @@ def minibatch_with_noise(
         size = {"num_rows": num_rows, "batch_size": batch_size}
         return minibatch(gradient, key, weights, args, kwargs, **size)
     rows = _draw(key, num_rows, batch_size)
+    assert rows is not None
     first = batch_size // 2
     share = first / batch_size
     g1, loss1 = gradient(weights, args, kwargs, rows[:first])

@@ -55,8 +55,9 @@ def as_likelihood(likelihood: Any) -> Likelihood:
             f"likelihood must be one of {LIKELIHOODS}, a callable from outputs to a NumPyro "
             f"distribution, or a callable (outputs, batch) -> log-likelihoods; got {likelihood!r}"
         )
-    build = {1: _from_distribution, 2: _from_pointwise}[num_arguments(likelihood, "likelihood")]
-    return build(describe(likelihood), likelihood)
+    if num_arguments(likelihood, "likelihood") == 1:
+        return _from_distribution(describe(likelihood), likelihood)
+    return _from_pointwise(describe(likelihood), likelihood)
 
 
 def _from_distribution(name: str, build: Callable[[Any], dist.Distribution]) -> Likelihood:

@@ -60,9 +60,11 @@ def as_network(network: Any, params: Any) -> Network:
     if "flax" in family and hasattr(network, "apply"):
         return _from_linen(network, _needed(params, "a flax.linen.Module"))
     if "flax" in family:
-        return _from_nnx(network, _superfluous(params, "a flax.nnx.Module"))
+        _superfluous(params, "a flax.nnx.Module")
+        return _from_nnx(network)
     if "equinox" in family:
-        return _from_equinox(network, _superfluous(params, "an equinox.Module"))
+        _superfluous(params, "an equinox.Module")
+        return _from_equinox(network)
     if callable(network):
         params = _needed(params, "an apply function")
         return _from_tree(network, params, _name_of(network), describe(network))
@@ -87,9 +89,7 @@ def _superfluous(params: Any, what: str) -> None:
         raise TypeError(f"{what} carries its weights: call localize(network, likelihood=...)")
 
 
-def _from_tree(
-    apply: Callable[..., Any], params: Any, name: str, description: str
-) -> Network:
+def _from_tree(apply: Callable[..., Any], params: Any, name: str, description: str) -> Network:
     leaves, structure = jax.tree_util.tree_flatten_with_path(params)
     names = [_join(path) for path, _ in leaves]
     if len(set(names)) != len(names):
@@ -110,7 +110,7 @@ def _join(path: tuple[Any, ...]) -> str:
 
 def _from_linen(module: Any, variables: Mapping[str, Any]) -> Network:
     rest = {key: value for key, value in variables.items() if key != "params"}
-    params = variables["params"] if "params" in variables else variables
+    params = variables.get("params", variables)
 
     def apply(params: Any, *args: Any, **kwargs: Any) -> Any:
         fixed = rest if "params" in variables else {}
@@ -119,12 +119,13 @@ def _from_linen(module: Any, variables: Mapping[str, Any]) -> Network:
     return _from_tree(apply, params, type(module).__qualname__, repr(module))
 
 
-def _from_nnx(module: Any, _: None) -> Network:
+def _from_nnx(module: Any) -> Network:
     from flax import nnx
 
     frozen = nnx.clone(module)
     frozen.eval()
-    graph, params, rest = nnx.split(frozen, nnx.Param, ...)
+    graph, state = nnx.split(frozen)
+    params, rest = nnx.split_state(state, nnx.Param, ...)
     structure = jax.tree_util.tree_structure(params)
 
     def apply(leaves: Mapping[str, Array], *args: Any, **kwargs: Any) -> Any:
@@ -141,7 +142,7 @@ def _from_nnx(module: Any, _: None) -> Network:
     )
 
 
-def _from_equinox(module: Any, _: None) -> Network:
+def _from_equinox(module: Any) -> Network:
     import equinox as eqx
 
     frozen = eqx.nn.inference_mode(module)

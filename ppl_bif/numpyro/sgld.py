@@ -163,9 +163,7 @@ class SGLD(MCMCKernel):
         start = init_params or {
             name: jnp.broadcast_to(w, (chains, *w.shape)) for name, w in self._model.mode.items()
         }
-        return jax.vmap(self._initial_state, in_axes=(0, 0, None))(
-            rng_key, dict(start), step
-        )
+        return jax.vmap(self._initial_state, in_axes=(0, 0, None))(rng_key, dict(start), step)
 
     def _initial_state(self, key: Array, weights: dict[str, Array], step: Array) -> SGLDState:
         unknown = jnp.full((), jnp.nan, next(iter(weights.values())).dtype)
@@ -218,8 +216,7 @@ class SGLD(MCMCKernel):
         noise = unravel(jax.random.normal(key, flat.shape, flat.dtype))
         spread = jnp.sqrt(eps * self.temperature)
         return {
-            name: w - eps / 2 * gradient[name] + spread * noise[name]
-            for name, w in weights.items()
+            name: w - eps / 2 * gradient[name] + spread * noise[name] for name, w in weights.items()
         }
 
     def bind(self, data: Mapping[str, Batch], *, evaluation_batch_size: int) -> Engine:

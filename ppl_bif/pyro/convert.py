@@ -84,8 +84,10 @@ def _pointwise(mcmc: Any, values: dict[str, Tensor]) -> dict[str, Tensor]:
     observed = [
         name
         for name, site in nodes.items()
-        if site["type"] == "sample" and site["is_observed"] and name not in values
-        and not type(site["fn"]).__name__ == "_Subsample"
+        if site["type"] == "sample"
+        and site["is_observed"]
+        and name not in values
+        and type(site["fn"]).__name__ != "_Subsample"
     ]
     return {name: nodes[name]["fn"].log_prob(nodes[name]["value"]) for name in observed}
 

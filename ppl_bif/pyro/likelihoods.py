@@ -3,8 +3,9 @@
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-import torch
 import pyro.distributions as dist
+import torch
+from pyro.distributions.torch_distribution import TorchDistributionMixin
 from torch import Tensor
 
 from ppl_bif.checks import LIKELIHOODS
@@ -30,7 +31,7 @@ class Likelihood(NamedTuple):
     """
 
     name: str
-    observe: Callable[[Any, Batch], tuple[dist.Distribution, Any]]
+    observe: Callable[[Any, Batch], tuple[TorchDistributionMixin, Any]]
     pointwise: Callable[[Any, Batch], Tensor]
 
 
@@ -55,12 +56,13 @@ def as_likelihood(likelihood: Any) -> Likelihood:
             f"likelihood must be one of {LIKELIHOODS}, a callable from outputs to a Pyro "
             f"distribution, or a callable (outputs, batch) -> log-likelihoods; got {likelihood!r}"
         )
-    build = {1: _from_distribution, 2: _from_pointwise}[num_arguments(likelihood, "likelihood")]
-    return build(describe(likelihood), likelihood)
+    if num_arguments(likelihood, "likelihood") == 1:
+        return _from_distribution(describe(likelihood), likelihood)
+    return _from_pointwise(describe(likelihood), likelihood)
 
 
-def _from_distribution(name: str, build: Callable[[Any], dist.Distribution]) -> Likelihood:
-    def observe(outputs: Any, batch: Batch) -> tuple[dist.Distribution, Any]:
+def _from_distribution(name: str, build: Callable[[Any], TorchDistributionMixin]) -> Likelihood:
+    def observe(outputs: Any, batch: Batch) -> tuple[TorchDistributionMixin, Any]:
         return build(outputs), target(batch)
 
     def pointwise(outputs: Any, batch: Batch) -> Tensor:
@@ -70,7 +72,7 @@ def _from_distribution(name: str, build: Callable[[Any], dist.Distribution]) -> 
 
 
 def _from_pointwise(name: str, pointwise: Callable[[Any, Batch], Tensor]) -> Likelihood:
-    def observe(outputs: Any, batch: Batch) -> tuple[dist.Distribution, Any]:
+    def observe(outputs: Any, batch: Batch) -> tuple[TorchDistributionMixin, Any]:
         values = pointwise(outputs, batch)
         per_row = values.sum(-1) if values.ndim > 1 else values
         return dist.Unit(per_row, validate_args=False), per_row.new_empty((*per_row.shape, 0))
@@ -78,15 +80,15 @@ def _from_pointwise(name: str, pointwise: Callable[[Any, Batch], Tensor]) -> Lik
     return Likelihood(name, observe, pointwise)
 
 
-def _categorical(outputs: Tensor) -> dist.Distribution:
+def _categorical(outputs: Tensor) -> TorchDistributionMixin:
     return dist.Categorical(logits=outputs)
 
 
-def _bernoulli(outputs: Tensor) -> dist.Distribution:
+def _bernoulli(outputs: Tensor) -> TorchDistributionMixin:
     return dist.Bernoulli(logits=outputs).to_event(outputs.ndim - 1)
 
 
-def _normal(outputs: Tensor) -> dist.Distribution:
+def _normal(outputs: Tensor) -> TorchDistributionMixin:
     return dist.Normal(outputs, 1.0).to_event(outputs.ndim - 1)
 
 

@@ -1,6 +1,6 @@
 """The potential -log p(w, data) of a model, on all rows or rescaled from some of them."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from pyro import poutine
@@ -13,7 +13,7 @@ __all__ = ["potential"]
 
 
 def potential(
-    model: LocalizedModel | Callable[..., None],
+    model: LocalizedModel,
     weights: Mapping[str, Tensor],
     args: tuple[Any, ...],
     kwargs: Mapping[str, Any],

@@ -130,9 +130,7 @@ class SGLD(MCMCKernel):
         unknown = example.new_full((len(example),), torch.nan)
         return SGLDState(dict(weights), unknown, unknown, torch.full_like(unknown, step), generator)
 
-    def draw(
-        self, state: SGLDState, args: tuple[Any, ...], kwargs: Mapping[str, Any]
-    ) -> SGLDState:
+    def draw(self, state: SGLDState, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> SGLDState:
         """Make one draw of all chains, ``steps_per_draw`` steps on."""
         size = {
             "num_rows": num_rows(dict(kwargs) or args),
@@ -174,7 +172,8 @@ class SGLD(MCMCKernel):
     def setup(self, warmup_steps: int, *args: Any, **kwargs: Any) -> None:
         """Take the data of a run."""
         self._args, self._kwargs = args, kwargs
-        self._warmup, self._draws, self._divergences = warmup_steps, 0, []
+        self._warmup, self._draws = warmup_steps, 0
+        self._divergences: list[int] = []
         start = {name: w.unsqueeze(0) for name, w in self.model.mode.items()}
         self._state = self.init(None, start, args, kwargs)
         self._initial_params: dict[str, Tensor] = dict(self.model.mode)

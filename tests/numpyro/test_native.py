@@ -7,11 +7,11 @@ import numpyro
 import pytest
 from numpyro.infer import MCMC, NUTS, SVI, Predictive, Trace_ELBO
 from numpyro.infer.autoguide import AutoNormal
-from tests.truth import make_linear
 
 import ppl_bif as bif
 from ppl_bif.numpyro import SGLD, localize
 from ppl_bif.schema import arviz
+from tests.truth import make_linear
 
 pytestmark = pytest.mark.numpyro
 

@@ -118,6 +118,4 @@ def test_likelihoods_of_ones_own(data, likelihood):
     run = sample(model, (x, y), save_weights=True)
     means = run["posterior"]["w"].values @ x.T
     expected = -(((y - means) / 0.5) ** 2) / 2 - np.log(0.5 * np.sqrt(2 * np.pi))
-    np.testing.assert_allclose(
-        run["log_likelihood"]["train_obs"], expected, rtol=1e-3, atol=1e-4
-    )
+    np.testing.assert_allclose(run["log_likelihood"]["train_obs"], expected, rtol=1e-3, atol=1e-4)

@@ -6,11 +6,11 @@ import pytest
 import torch
 from pyro.infer import MCMC, NUTS, SVI, Predictive, Trace_ELBO
 from pyro.infer.autoguide import AutoNormal
-from tests.truth import make_linear
 
 import ppl_bif as bif
 from ppl_bif.pyro import SGLD, from_pyro, localize
 from ppl_bif.schema import arviz
+from tests.truth import make_linear
 
 pytestmark = pytest.mark.pyro
 

@@ -98,7 +98,7 @@ def test_network_that_cannot_be_mapped_runs_in_sequence(data):
             return out if out.sum() > 0 else 2 * out
 
     kernel = SGLD(localize(Branching(), likelihood="categorical"), batch_size=8)
-    with pytest.raises(Exception) as failed:
+    with pytest.raises(RuntimeError) as failed:
         bif.sample(kernel, train=data, query=data, draws=2, chain_method="vectorized")
     assert any('chain_method="sequential"' in note for note in failed.value.__notes__)
     run = bif.sample(kernel, train=data, query=data, draws=2, chain_method="sequential")
@@ -122,6 +122,4 @@ def test_likelihoods_of_ones_own(data, likelihood):
     weights = run["posterior"]["0.weight"].values[..., 0, :]
     means = weights @ x.T + run["posterior"]["0.bias"].values
     expected = -(((y - means) / 0.5) ** 2) / 2 - np.log(0.5 * np.sqrt(2 * np.pi))
-    np.testing.assert_allclose(
-        run["log_likelihood"]["train_obs"], expected, rtol=1e-3, atol=1e-4
-    )
+    np.testing.assert_allclose(run["log_likelihood"]["train_obs"], expected, rtol=1e-3, atol=1e-4)
