@@ -52,7 +52,7 @@ for row in chosen:
 # %% [markdown]
 # ## The posterior around the trained weights
 #
-# `localize` gives an ordinary NumPyro model: a Gaussian prior of precision 100 around the trained
+# `localize` gives an ordinary NumPyro model: a Gaussian prior of precision 1,000 around the trained
 # weights, and the likelihood of all training rows. `SGLD` draws from it with minibatches. Without a
 # `step_size` it takes one from the curvature at the trained weights. The pictures go along as
 # constant data, so that plots and reports can show them.
@@ -62,8 +62,8 @@ pictures = data.pictures()
 dims, query_pictures = pictures["query_image"]
 pictures["query_image"] = (dims, query_pictures[chosen])
 
-model = localize(network, params, likelihood="categorical", localization=100.0)
-kernel = SGLD(model, batch_size=128, steps_per_draw=5)
+model = localize(network, params, likelihood="categorical", localization=1000.0)
+kernel = SGLD(model, batch_size=64, steps_per_draw=10)
 idata = bif.sample(
     kernel,
     train=(data.train_x, data.train_y),
@@ -71,8 +71,8 @@ idata = bif.sample(
     train_ids=data.train_ids,
     query_ids=data.query_ids[chosen],
     chains=4,
-    draws=1000,
-    warmup=200,
+    draws=600,
+    warmup=50,
     seed=0,
     store="digits.zarr",
     constant_data=pictures,
@@ -94,7 +94,7 @@ idata["log_likelihood"]
 check = bif.diagnose(idata)
 
 # %%
-fig = bif.plot_diagnosis(check, idata)
+bif.plot_diagnosis(check, idata)
 
 # %% [markdown]
 # ## Scores
@@ -117,16 +117,16 @@ best = bif.top(scores, k=5)
 best.isel(query=0, direction=0).to_dataframe()[["train", "influence", "mcse", "resolved"]]
 
 # %%
-fig = bif.plot_top(best, idata=idata)
+bif.plot_top(best, idata=idata)
 
 # %% [markdown]
 # Left, the query. Then the images that raise it, mostly the same digit in a similar hand; then
 # those that lower it, often another digit drawn like this one. For a misread digit the second group
 # shows what it was mistaken for.
 #
-# **Greyed images are unresolved**: with these draws we cannot tell their score from 0, so neither
-# their sign nor their place in the row means much. That is common for digits that the network reads
-# with no doubt: their log-likelihood hardly moves, and there is little to attribute.
+# **An image that is greyed is unresolved**: with these draws we cannot tell its score from 0, so
+# neither its sign nor its place in the row means much. That is common for digits that the network
+# reads with no doubt: their log-likelihood hardly moves, and there is little to attribute.
 
 # %%
 share = best["resolved"].mean(("direction", "rank"))
@@ -144,7 +144,7 @@ print(f"draws per chain to resolve the top: {float(check['draws_needed']):.0f}")
 # %% [markdown]
 # ## To keep and to hand on
 #
-# The run is on disk, and `report` writes one self-contained HTML file from it. From a shell,
+# The run is on disk, and `write_report` writes one self-contained HTML file from it. From a shell,
 # `ppl-bif report digits.zarr` does the same.
 
 # %%
