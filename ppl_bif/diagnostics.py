@@ -15,7 +15,7 @@ from scipy.stats import rankdata
 
 from ppl_bif.covariance import block_covariance, choose_blocks, product_time
 from ppl_bif.errors import BIFError
-from ppl_bif.schema import arviz, group, root_attrs, usable_chains
+from ppl_bif.schema import arviz, group, refuse_unmarked, root_attrs, usable_chains
 
 __all__ = ["diagnose", "table"]
 
@@ -248,11 +248,7 @@ def _read(array: xr.DataArray, chains: list[int], most: int) -> np.ndarray:
     dim = str(array.dims[2])
     part = array.isel({"chain": chains, dim: _spread(array.sizes[dim], most)})
     values = part.values if part.ndim == 3 else part.sum(part.dims[3:]).values
-    if not np.isfinite(values).all():
-        raise BIFError(
-            f"{array.name} holds NaN or infinity in chains {chains}, which no draw is marked as "
-            "diverging for: drop these chains or rows"
-        )
+    refuse_unmarked(values, array.name, chains)
     return values
 
 

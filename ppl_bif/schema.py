@@ -11,7 +11,17 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-__all__ = ["SAMPLE_STATS", "arviz", "group", "inference_data", "root_attrs", "usable_chains"]
+from ppl_bif.errors import BIFError
+
+__all__ = [
+    "SAMPLE_STATS",
+    "arviz",
+    "group",
+    "inference_data",
+    "refuse_unmarked",
+    "root_attrs",
+    "usable_chains",
+]
 
 SAMPLE_STATS = (
     "lp",
@@ -99,3 +109,12 @@ def usable_chains(idata: Any) -> tuple[list[int], list[int]]:
     if stats is not None and "diverging" in stats and "distance" in stats:
         bad |= stats["diverging"].any("draw").values
     return np.flatnonzero(~bad).tolist(), np.flatnonzero(bad).tolist()
+
+
+def refuse_unmarked(values: np.ndarray, name: Any, chains: list[int]) -> None:
+    """Raise BIFError where chains that are not marked as diverging hold NaN or infinity."""
+    if not np.isfinite(values).all():
+        raise BIFError(
+            f"{name} holds NaN or infinity in chains {chains}, which no draw is marked as "
+            "diverging for: drop these chains or rows"
+        )

@@ -9,7 +9,7 @@ import xarray as xr
 
 from ppl_bif.covariance import block_covariance, choose_blocks, product_time
 from ppl_bif.errors import BIFError
-from ppl_bif.schema import group, root_attrs, usable_chains
+from ppl_bif.schema import group, refuse_unmarked, root_attrs, usable_chains
 
 __all__ = ["influence"]
 
@@ -30,11 +30,7 @@ class _Series(NamedTuple):
         part = self.array.isel({self.dim: rows, "chain": self.chains})
         others = [d for d in part.dims if d not in ("chain", "draw", self.dim)]
         values = (part.sum(others) if others else part).transpose("chain", "draw", self.dim).values
-        if not np.isfinite(values).all():
-            raise BIFError(
-                f"{self.array.name} holds NaN or infinity in chains {self.chains}, which no draw "
-                "is marked as diverging for: drop these chains or rows"
-            )
+        refuse_unmarked(values, self.array.name, self.chains)
         return values
 
 
