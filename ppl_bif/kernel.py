@@ -5,27 +5,45 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from ppl_bif.checks import positive, whole
 from ppl_bif.data import Batch
 
 __all__ = [
+    "FRICTION_OVER_SLOWEST",
     "STEP_OVER_CURVATURE",
+    "STEP_TIMES_FREQUENCY",
     "Engine",
     "Kernel",
     "Model",
+    "as_localization",
     "check_batch_size",
     "check_temperature",
+    "choose_gradient",
+    "known_precision",
 ]
 
 # eps L for the stiffest direction: full-batch steps are stable below 4, and the variance of that
 # direction is then inflated by 1 / (1 - eps L / 4), 14% at 0.5.
 STEP_OVER_CURVATURE = 0.5
+# h sqrt(L): stable below 2 where the curvature is L everywhere, which it is not.
+STEP_TIMES_FREQUENCY = 1.2
+# Friction over sqrt(gamma): flat from 0.4 to 1.6 on digits.
+FRICTION_OVER_SLOWEST = 0.8
 
 
 class Model(Protocol):
     """A localized model, as ``sample`` sees it."""
 
-    localization: float
+    localization: float | None
     inverse_temperature: float
+
+    def make_kernel(self, name: str, **settings: Any) -> "Kernel":
+        """Return a kernel of this backend by the name of its class."""
+        ...
+
+    def resolve(self, localization: float) -> "Model":
+        """Return the same model with this localization."""
+        ...
 
     @property
     def mode(self) -> Mapping[str, Any]:
@@ -56,17 +74,37 @@ class Engine(Protocol):
     device: str
     dtype: str
     library: str
+    kernel: Any
 
-    def start(self, chains: Sequence[int], seed: int) -> Any:
-        """Return the state of the chains of these numbers at the trained weights."""
+    def start(self, chains: Sequence[int], seed: int, like: Any = None) -> Any:
+        """Return the state of the chains of these numbers at the trained weights.
+
+        Step size and preconditioner are those of the state ``like``, if given.
+        """
         ...
 
-    def advance(self, state: Any) -> Any:
-        """Make one draw."""
+    def advance(self, state: Any, steps: int) -> Any:
+        """Make one draw, so many steps on."""
+        ...
+
+    def adapt(self, state: Any) -> Any:
+        """Fit the preconditioner, if there is one, to where the chains are."""
+        ...
+
+    def curvature(self, state: Any) -> np.ndarray:
+        """Return the top curvature where each chain is, preconditioned, ``(chain,)``."""
+        ...
+
+    def likelihood_curvature(self) -> float:
+        """Return the top eigenvalue at w* of beta H, the tempered loss's Hessian, without prior."""
+        ...
+
+    def with_step_size(self, state: Any, step_size: np.ndarray) -> Any:
+        """Return the state with steps of these sizes, ``(chain,)``."""
         ...
 
     def stats(self, state: Any) -> dict[str, np.ndarray]:
-        """Return minibatch_loss, distance, gradient_noise, step_size; each ``(chain,)``."""
+        """Return the kernel's statistics and ``distance``, each ``(chain,)``."""
         ...
 
     def log_likelihood(self, state: Any, name: str) -> np.ndarray:
@@ -75,10 +113,6 @@ class Engine(Protocol):
 
     def weights(self, state: Any, names: Sequence[str]) -> dict[str, np.ndarray]:
         """Return some of the sampled weights, each ``(chain, ...)``."""
-        ...
-
-    def suggest_step_size(self) -> float:
-        """Return a step size that is stable by the curvature at the trained weights."""
         ...
 
 
@@ -93,6 +127,22 @@ class Kernel(Protocol):
     @property
     def settings(self) -> dict[str, Any]:
         """What defines it, for the record."""
+        ...
+
+    step_size: float | None
+    steps_per_draw: int | None
+    stats: Sequence[str]
+
+    def on(self, model: Any) -> "Kernel":
+        """Return the same kernel on another model."""
+        ...
+
+    def stable_step(self, curvature: Any) -> Any:
+        """Return the default step size at a top curvature."""
+        ...
+
+    def rows_per_step(self, rows: int) -> int:
+        """Return how many of so many training rows one step takes gradients of."""
         ...
 
     def bind(self, data: Mapping[str, Batch], *, evaluation_batch_size: int) -> Engine:
@@ -115,3 +165,37 @@ def check_temperature(temperature: Any) -> float:
     if not number or not 0 <= temperature < float("inf"):
         raise ValueError(f"temperature must be a number of at least 0; got {temperature!r}")
     return float(temperature)
+
+
+def choose_gradient(value: Any, named: Mapping[str, Any], batch_size: int | None) -> Any:
+    """Return a gradient estimator: a record as it is, or the one of a name.
+
+    Raises
+    ------
+    ValueError
+        If the name is unknown, or needs a batch size and has none.
+    """
+    if callable(value):
+        return value
+    if not isinstance(value, str) or value not in named:
+        raise ValueError(
+            f"gradient must be one of {tuple(named)} or a gradient estimator; got {value!r}"
+        )
+    if batch_size is None and value != "full":
+        raise ValueError(f"gradient {value!r} needs a batch_size")
+    return named[value](None if batch_size is None else whole("batch_size", batch_size))
+
+
+def as_localization(value: Any) -> float | None:
+    """Return a localization as a float, or None for ``"auto"``."""
+    return None if isinstance(value, str) and value == "auto" else positive("localization", value)
+
+
+def known_precision(localization: float | None) -> float:
+    """Return a localization that is known by now, or say how to get it."""
+    if localization is None:
+        raise ValueError(
+            "localization is 'auto', which ppl_bif.sample resolves from the curvature of the "
+            "data; elsewhere pass localization=..., or use model.resolve(localization)"
+        )
+    return localization

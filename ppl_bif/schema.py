@@ -29,6 +29,7 @@ SAMPLE_STATS = (
     "minibatch_loss",
     "distance",
     "gradient_noise",
+    "acceptance",
     "step_size",
     "diverging",
 )

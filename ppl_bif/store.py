@@ -36,9 +36,24 @@ class Trace(NamedTuple):
     dtype: str
 
 
-def in_memory(traces: Mapping[str, Trace]) -> dict[str, Any]:
+class Arrays(dict[str, Any]):
+    """Arrays to fill, by ``group/variable``, all with draws along their second axis."""
+
+    def grow(self, draws: int) -> None:
+        """Make room for so many draws."""
+        for name, array in self.items():
+            shape = (array.shape[0], draws, *array.shape[2:])
+            if isinstance(array, zarr.Array):
+                array.resize(shape)
+            else:
+                more = (array.shape[0], draws - array.shape[1], *array.shape[2:])
+                empty = np.full(more, _fill(str(array.dtype)), array.dtype)
+                self[name] = np.concatenate([array, empty], axis=1) if array.shape[1] else empty
+
+
+def in_memory(traces: Mapping[str, Trace]) -> Arrays:
     """Return arrays to fill, by ``group/variable``, not on disk."""
-    return {name: np.full(t.shape, _fill(t.dtype), t.dtype) for name, t in traces.items()}
+    return Arrays({name: np.empty(t.shape, t.dtype) for name, t in traces.items()})
 
 
 def _fill(dtype: str) -> Any:
@@ -84,7 +99,7 @@ def create_store(
     attrs: Mapping[str, Any],
     *,
     draws_per_chunk: int,
-) -> dict[str, Any]:
+) -> Arrays:
     """Write the template of a run and return its arrays to fill, by ``group/variable``.
 
     Parameters
@@ -116,13 +131,13 @@ def create_store(
         raise StoreError(
             f"cannot write a store at {path}: {error}; choose a path you may write to"
         ) from error
-    return arrays
+    return Arrays(arrays)
 
 
 def _create(root: Any, name: str, trace: Trace, draws_per_chunk: int) -> Any:
     sizes = {"chain": 1, "draw": draws_per_chunk}
     chunks = tuple(
-        max(1, min(n, sizes.get(dim, ROWS_PER_CHUNK)))
+        sizes.get(dim) or max(1, min(n, ROWS_PER_CHUNK))
         for dim, n in zip(trace.dims, trace.shape, strict=True)
     )
     return root.create_array(
@@ -135,9 +150,14 @@ def _create(root: Any, name: str, trace: Trace, draws_per_chunk: int) -> Any:
     )
 
 
-def finish_store(path: str | Path, attrs: Mapping[str, Any]) -> Any:
-    """Add last attributes, mark a run as complete and open it."""
+def finish_store(path: str | Path, attrs: Mapping[str, Any], draws: int) -> Any:
+    """Add the last attributes and numbers of draws, mark a run as complete and open it."""
     root = zarr.open_group(str(path), mode="a")
+    numbers = xr.Dataset(coords={"draw": np.arange(draws)})
+    with _no_spec_warnings():
+        for name in root.group_keys():
+            if name != "constant_data":
+                numbers.to_zarr(str(path), group=name, mode="a", consolidated=False)
     root.attrs.update(attrs)
     root.attrs["completed"] = True
     return open_store(path)

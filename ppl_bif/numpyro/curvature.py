@@ -1,6 +1,6 @@
-"""Largest curvature of the potential at the trained weights, which bounds the step size."""
+"""Largest curvatures of the potential, by Hessian-vector products: they bound the step size."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -8,51 +8,86 @@ import jax.numpy as jnp
 from jax import Array
 from jax.flatten_util import ravel_pytree
 
-from ppl_bif.data import num_rows
+from ppl_bif.numpyro.gradients import Data
 from ppl_bif.numpyro.model import LocalizedModel
 from ppl_bif.numpyro.potential import potential
 
-__all__ = ["curvature"]
+__all__ = ["hessian_product", "lanczos", "likelihood_curvature", "top_curvature"]
+
+MAX_ROWS = 1024
 
 
-def curvature(
-    model: LocalizedModel,
-    args: tuple[Any, ...],
-    kwargs: Mapping[str, Any],
-    *,
-    iterations: int = 30,
-    max_rows: int = 1024,
+def hessian_product(
+    model: LocalizedModel, data: Data, weights: Mapping[str, Array]
+) -> Callable[[Array], Array]:
+    """Return v -> (beta H + gamma I) v at some weights, on flat vectors.
+
+    The Hessian is that of up to 1,024 evenly spread rows, rescaled to all.
+    """
+    chosen = jnp.linspace(0, data.rows - 1, min(data.rows, MAX_ROWS)).astype(int)
+    flat, unravel = ravel_pytree(dict(weights))
+
+    def gradient(at: Array) -> Array:
+        return jax.grad(lambda w: potential(model, unravel(w), *data, chosen)[0])(at)
+
+    return lambda vector: jax.jvp(gradient, (flat,), (vector,))[1]
+
+
+def top_curvature(
+    product: Callable[[Array], Array], size: int, dtype: Any, *, iterations: int = 30
 ) -> Array:
-    """Estimate the top eigenvalue of beta H + gamma I at w* by power iteration.
+    """Estimate the largest eigenvalue of a symmetric product by power iteration, ``()``."""
 
-    Parameters
-    ----------
-    model
-        The localized model.
-    args, kwargs
-        Training data, as the model takes it.
-    iterations
-        Hessian-vector products, each the cost of about two gradients.
-    max_rows
-        Rows used; evenly spread ones where there are more.
+    def improve(_: int, direction: Array) -> Array:
+        image = product(direction)
+        return image / jnp.maximum(jnp.linalg.norm(image), jnp.finfo(dtype).tiny)
+
+    top = jax.lax.fori_loop(0, iterations, improve, _start(size, dtype))
+    return jnp.abs(jnp.vdot(top, product(top)))
+
+
+def likelihood_curvature(model: LocalizedModel, data: Data) -> Array:
+    """Largest eigenvalue at w* of beta H, the Hessian of the tempered loss without the prior."""
+    flat = ravel_pytree(model.mode)[0]
+    # Any precision of the prior will do: it moves every eigenvalue alike.
+    known = model.resolve(1.0) if model.localization is None else model
+    top = top_curvature(hessian_product(known, data, model.mode), flat.size, flat.dtype)
+    return top - known.precision
+
+
+def lanczos(
+    product: Callable[[Array], Array], size: int, dtype: Any, *, rank: int
+) -> tuple[Array, Array]:
+    """Find the ``rank`` largest eigenpairs of a symmetric product.
 
     Returns
     -------
-    Array, ()
-        In units of 1 / weight^2: a full-batch SGLD step is stable below 4 over it.
+    values : Array, (rank,)
+        Largest first.
+    vectors : Array, (rank, size)
     """
-    rows = num_rows(dict(kwargs) or args)
-    chosen = jnp.linspace(0, rows - 1, min(rows, max_rows)).astype(int)
-    mode, unravel = ravel_pytree(model.mode)
+    steps = min(size, 2 * rank + 10)
 
-    def gradient(flat: Array) -> Array:
-        energy = lambda w: potential(model, unravel(w), args, kwargs, chosen)[0]  # noqa: E731
-        return jax.grad(energy)(flat)
+    def extend(i: int, found: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
+        basis, diagonal, beside = found
+        image = product(basis[i])
+        diagonal = diagonal.at[i].set(jnp.vdot(image, basis[i]))
+        # Orthogonalized twice against all: float32 would lose it otherwise.
+        for _ in range(2):
+            image = image - basis.T @ (basis @ image)
+        length = jnp.linalg.norm(image)
+        following = image / jnp.maximum(length, jnp.finfo(dtype).tiny)
+        return basis.at[i + 1].set(following), diagonal, beside.at[i].set(length)
 
-    def improve(_: int, direction: Array) -> Array:
-        product = jax.jvp(gradient, (mode,), (direction,))[1]
-        return product / jnp.linalg.norm(product)
+    basis = jnp.zeros((steps + 1, size), dtype).at[0].set(_start(size, dtype))
+    empty = jnp.zeros(steps, dtype)
+    basis, diagonal, beside = jax.lax.fori_loop(0, steps, extend, (basis, empty, empty))
+    small = jnp.diag(diagonal) + jnp.diag(beside[:-1], 1) + jnp.diag(beside[:-1], -1)
+    values, vectors = jnp.linalg.eigh(small)
+    order = jnp.argsort(-values)[:rank]
+    return values[order], vectors[:, order].T @ basis[:-1]
 
-    start = jax.random.normal(jax.random.key(0), mode.shape, mode.dtype)
-    top = jax.lax.fori_loop(0, iterations, improve, start / jnp.linalg.norm(start))
-    return jnp.abs(jnp.vdot(top, jax.jvp(gradient, (mode,), (top,))[1]))
+
+def _start(size: int, dtype: Any) -> Array:
+    start = jax.random.normal(jax.random.key(0), (size,), dtype)
+    return start / jnp.linalg.norm(start)

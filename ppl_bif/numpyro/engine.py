@@ -9,6 +9,8 @@ import numpy as np
 from jax import Array
 
 from ppl_bif.data import Batch, batches, map_arrays
+from ppl_bif.numpyro.curvature import likelihood_curvature
+from ppl_bif.numpyro.gradients import Data
 
 __all__ = ["Engine"]
 
@@ -23,7 +25,7 @@ class Engine:
     ) -> None:
         self.kernel, self.model = kernel, kernel.model
         train = map_arrays(jnp.asarray, data["train"])
-        self.args, self.kwargs = ((), train) if isinstance(train, dict) else (train, {})
+        self.train = Data((), train) if isinstance(train, dict) else Data(train, {})
         self.data = {
             name: [map_arrays(jnp.asarray, part) for part in batches(batch, evaluation_batch_size)]
             for name, batch in data.items()
@@ -31,22 +33,48 @@ class Engine:
         example = next(iter(self.model.mode.values()))
         self.device = str(next(iter(example.devices())).device_kind)
         self.dtype = str(example.dtype)
+        self._share = jax.jit(kernel.share)
         self._init = jax.jit(self._init_chains)
-        self._sample = jax.jit(kernel.sample)
+        self._advance = jax.jit(kernel.advance)
         self._score = jax.jit(jax.vmap(self.model.log_likelihood, in_axes=(0, None)))
         self._distance = jax.jit(jax.vmap(self._distance_to_mode))
+        self._curvature = jax.jit(jax.vmap(kernel.curvature, in_axes=(0, None, None)))
+        self._rest = jax.jit(kernel.rest)
+        self._adapt = jax.jit(kernel.adapt)
 
-    def start(self, chains: Sequence[int], seed: int) -> Any:
+    def start(self, chains: Sequence[int], seed: int, like: Any = None) -> Any:
         """Return the state of some chains at the trained weights; each has a key of its own."""
-        return self._init(jax.random.key(seed), jnp.array(chains), self.args, self.kwargs)
+        shared = self._share(self.train) if like is None else like.shared
+        state = self._init(jax.random.key(seed), jnp.array(chains), shared, self.train)
+        if like is None:
+            return state
+        return self.with_step_size(state, np.full(len(chains), np.min(like.step_size)))
 
-    def _init_chains(self, key: Array, chains: Array, args: Any, kwargs: Any) -> Any:
+    def _init_chains(self, key: Array, chains: Array, shared: Any, train: Data) -> Any:
         keys = jax.vmap(lambda chain: jax.random.fold_in(key, chain))(chains)
-        return self.kernel.init(keys, 0, None, args, kwargs)
+        return self.kernel.start(keys, None, shared, train)
 
-    def advance(self, state: Any) -> Any:
-        """Make one draw."""
-        return self._sample(state, self.args, self.kwargs)
+    def advance(self, state: Any, steps: int) -> Any:
+        """Make one draw, so many steps on."""
+        return self._advance(state, self.train, steps)
+
+    def adapt(self, state: Any) -> Any:
+        """Fit the preconditioner, if there is one, to where the chains are."""
+        if self.kernel.preconditioner is None:
+            return state
+        return self._adapt(state, self.train)
+
+    def curvature(self, state: Any) -> np.ndarray:
+        """Return the top curvature where each chain is, preconditioned, ``(chain,)``."""
+        return np.asarray(self._curvature(state.z, state.shared, self.train))
+
+    def likelihood_curvature(self) -> float:
+        """Return the top eigenvalue at w* of the tempered loss's Hessian, without the prior."""
+        return float(jax.jit(likelihood_curvature, static_argnums=0)(self.model, self.train))
+
+    def with_step_size(self, state: Any, step_size: np.ndarray) -> Any:
+        """Return the state with steps of these sizes, ``(chain,)``."""
+        return state._replace(step_size=jnp.asarray(step_size, state.step_size.dtype))
 
     def stats(self, state: Any) -> dict[str, np.ndarray]:
         """Return the statistics of the draw, each ``(chain,)``."""
@@ -57,16 +85,15 @@ class Engine:
 
     def log_likelihood(self, state: Any, name: str) -> np.ndarray:
         """Return the pointwise log-likelihoods of a group, ``(chain, row[, token])``."""
+        known = self.kernel.train_log_likelihood(state) if name == "train" else None
+        if known is not None:
+            return np.asarray(known)
         parts = [self._score(state.z, part) for part in self.data[name]]
         return np.concatenate([np.asarray(part) for part in parts], axis=1)
 
     def weights(self, state: Any, names: Sequence[str]) -> dict[str, np.ndarray]:
         """Return some of the sampled weights, each ``(chain, ...)``."""
         return {name: np.asarray(state.z[name]) for name in names}
-
-    def suggest_step_size(self) -> float:
-        """Return a step size that is stable by the curvature at the trained weights."""
-        return float(self.kernel.suggest_step_size(self.args, self.kwargs))
 
     def _distance_to_mode(self, weights: Mapping[str, Array]) -> Array:
         squares = [jnp.sum((w - self.model.mode[name]) ** 2) for name, w in weights.items()]

@@ -74,7 +74,9 @@ def _from_pointwise(name: str, pointwise: Callable[[Any, Batch], Array]) -> Like
     def observe(outputs: Any, batch: Batch) -> tuple[dist.Distribution, Any]:
         values = pointwise(outputs, batch)
         per_row = values.sum(-1) if values.ndim > 1 else values
-        return dist.Unit(per_row), jnp.zeros((*per_row.shape, 0))
+        unit = dist.Unit(per_row)
+        unit.pointwise = values
+        return unit, jnp.zeros((*per_row.shape, 0))
 
     return Likelihood(name, observe, pointwise)
 

@@ -1,6 +1,8 @@
 """The localized model: a trained network as a NumPyro model, its prior centred on its weights."""
 
 from collections.abc import Mapping
+from copy import copy
+from importlib import import_module
 from typing import Any
 
 import jax.numpy as jnp
@@ -12,6 +14,7 @@ from numpyro import handlers
 
 from ppl_bif.checks import check_finite_weights, check_outputs, positive
 from ppl_bif.data import Batch, digest, inputs, map_arrays, num_rows
+from ppl_bif.kernel import as_localization, known_precision
 from ppl_bif.numpyro.likelihoods import as_likelihood
 from ppl_bif.numpyro.network import Network, as_network
 from ppl_bif.sites import Sites, select_sites
@@ -40,13 +43,13 @@ class LocalizedModel:
         network: Network,
         *,
         likelihood: Any,
-        localization: float,
+        localization: float | str,
         inverse_temperature: float,
         sites: Sites,
     ) -> None:
         self.network = network
         self.likelihood = as_likelihood(likelihood)
-        self.localization = positive("localization", localization)
+        self.localization = as_localization(localization)
         self.inverse_temperature = positive("inverse_temperature", inverse_temperature)
         chosen = select_sites(list(network.weights), sites)
         self.mode = {name: network.weights[name] for name in chosen}
@@ -65,7 +68,7 @@ class LocalizedModel:
         return {
             "network": self.network.name,
             "likelihood": self.likelihood.name,
-            "localization": self.localization,
+            "localization": self.localization or "auto",
             "inverse_temperature": self.inverse_temperature,
         }
 
@@ -74,16 +77,26 @@ class LocalizedModel:
         weights = {name: np.asarray(w) for name, w in self.network.weights.items()}
         return digest(weights, list(self.mode), self.settings, self.network.structure)
 
-    def default_kernel(self) -> Any:
-        """Return the kernel that ``sample`` uses when it is given the model alone."""
-        from ppl_bif.numpyro.sgld import SGLD
+    @property
+    def precision(self) -> float:
+        """The localization gamma; ValueError where it is ``"auto"`` and not yet resolved."""
+        return known_precision(self.localization)
 
-        return SGLD(self)
+    def make_kernel(self, name: str, **settings: Any) -> Any:
+        """Return a kernel of this model by the name of its class."""
+        # The kernels import this module.
+        return getattr(import_module("ppl_bif.numpyro"), name)(self, **settings)
+
+    def resolve(self, localization: float) -> "LocalizedModel":
+        """Return the same model with this localization."""
+        other = copy(self)
+        other.localization = positive("localization", localization)
+        return other
 
     def __call__(self, *args: Any, **kwargs: Any) -> None:
         """Run the model on all rows: ``model(x, y)``, or by name ``model(x=x, y=y)``."""
         batch: Batch = map_arrays(jnp.asarray, kwargs or args)
-        scale = self.localization**-0.5
+        scale = self.precision**-0.5
         weights = {
             name: numpyro.sample(name, dist.Normal(w, scale).to_event(w.ndim))
             for name, w in self.mode.items()
@@ -119,7 +132,7 @@ def localize(
     params: Any = None,
     *,
     likelihood: Any,
-    localization: float = 100.0,
+    localization: float | str = "auto",
     inverse_temperature: float = 1.0,
     sites: Sites = None,
 ) -> LocalizedModel:
@@ -142,7 +155,9 @@ def localize(
         callable from outputs to a NumPyro distribution over ``(row,)``, or a callable
         ``(outputs, batch) -> log-likelihoods``, ``(row,)`` or ``(row, token)``.
     localization
-        gamma, the precision of the prior N(w*, I/gamma); positive.
+        gamma, the precision of the prior N(w*, I/gamma); positive. ``"auto"`` leaves it to
+        :func:`ppl_bif.sample`, which takes 1/70 of the top eigenvalue of the Hessian of the
+        tempered loss at w*, and records it; everything else that uses the model needs a number.
     inverse_temperature
         beta, which multiplies the summed log-likelihood; positive; 1 is the true posterior.
     sites

@@ -35,10 +35,13 @@ def potential(
     -------
     energy : Array, ()
         U(w), or its unbiased estimate from ``rows``.
-    loss : Array, ()
-        Mean loss of the rows seen, not tempered.
+    log_likelihood : Array, (m,) or (m, token)
+        Of the rows seen, not tempered.
     """
     values = dict(weights) if rows is None else {**weights, PLATE: rows}
     log_joint, trace = log_density(model, args, dict(kwargs), values)
     observed = trace[OBSERVED]
-    return -log_joint, -observed["fn"].log_prob(observed["value"]).mean()
+    pointwise = getattr(observed["fn"], "pointwise", None)
+    return -log_joint, observed["fn"].log_prob(observed["value"]) if pointwise is None else (
+        pointwise
+    )

@@ -1,6 +1,8 @@
 """The localized model: a trained network as a Pyro model, its prior centred on its weights."""
 
 from collections.abc import Mapping
+from copy import copy
+from importlib import import_module
 from typing import Any
 
 import pyro
@@ -11,6 +13,7 @@ from torch import Tensor
 
 from ppl_bif.checks import check_finite_weights, check_outputs, positive
 from ppl_bif.data import Batch, digest, inputs, map_arrays, num_rows
+from ppl_bif.kernel import as_localization, known_precision
 from ppl_bif.pyro.likelihoods import as_likelihood
 from ppl_bif.pyro.network import Network, as_network
 from ppl_bif.sites import Sites, select_sites
@@ -39,13 +42,13 @@ class LocalizedModel:
         network: Network,
         *,
         likelihood: Any,
-        localization: float,
+        localization: float | str,
         inverse_temperature: float,
         sites: Sites,
     ) -> None:
         self.network = network
         self.likelihood = as_likelihood(likelihood)
-        self.localization = positive("localization", localization)
+        self.localization = as_localization(localization)
         self.inverse_temperature = positive("inverse_temperature", inverse_temperature)
         chosen = select_sites(list(network.weights), sites)
         self.mode = {name: network.weights[name] for name in chosen}
@@ -64,7 +67,7 @@ class LocalizedModel:
         return {
             "network": self.network.name,
             "likelihood": self.likelihood.name,
-            "localization": self.localization,
+            "localization": self.localization or "auto",
             "inverse_temperature": self.inverse_temperature,
         }
 
@@ -74,16 +77,26 @@ class LocalizedModel:
         weights = {name: w.cpu().numpy() for name, w in held.items()}
         return digest(weights, list(self.mode), self.settings, self.network.structure)
 
-    def default_kernel(self) -> Any:
-        """Return the kernel that ``sample`` uses when it is given the model alone."""
-        from ppl_bif.pyro.sgld import SGLD
+    @property
+    def precision(self) -> float:
+        """The localization gamma; ValueError where it is ``"auto"`` and not yet resolved."""
+        return known_precision(self.localization)
 
-        return SGLD(self)
+    def make_kernel(self, name: str, **settings: Any) -> Any:
+        """Return a kernel of this model by the name of its class."""
+        # The kernels import this module.
+        return getattr(import_module("ppl_bif.pyro"), name)(self, **settings)
+
+    def resolve(self, localization: float) -> "LocalizedModel":
+        """Return the same model with this localization."""
+        other = copy(self)
+        other.localization = positive("localization", localization)
+        return other
 
     def __call__(self, *args: Any, **kwargs: Any) -> None:
         """Run the model on all rows: ``model(x, y)``, or by name ``model(x=x, y=y)``."""
         batch: Batch = kwargs or args
-        scale = self.localization**-0.5
+        scale = self.precision**-0.5
         weights = {
             name: pyro.sample(name, dist.Normal(w, scale).to_event(w.ndim))
             for name, w in self.mode.items()
@@ -128,7 +141,7 @@ def localize(
     params: Any = None,
     *,
     likelihood: Any,
-    localization: float = 100.0,
+    localization: float | str = "auto",
     inverse_temperature: float = 1.0,
     sites: Sites = None,
 ) -> LocalizedModel:
@@ -151,7 +164,9 @@ def localize(
         callable from outputs to a Pyro distribution over ``(row,)``, or a callable
         ``(outputs, batch) -> log-likelihoods``, ``(row,)`` or ``(row, token)``.
     localization
-        gamma, the precision of the prior N(w*, I/gamma); positive.
+        gamma, the precision of the prior N(w*, I/gamma); positive. ``"auto"`` leaves it to
+        :func:`ppl_bif.sample`, which takes 1/70 of the top eigenvalue of the Hessian of the
+        tempered loss at w*, and records it; everything else that uses the model needs a number.
     inverse_temperature
         beta, which multiplies the summed log-likelihood; positive; 1 is the true posterior.
     sites

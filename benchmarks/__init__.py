@@ -1,0 +1,1 @@
+"""What ppl_bif costs and what it gives, beside its peers."""

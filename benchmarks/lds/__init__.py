@@ -1,0 +1,1 @@
+"""Cost against quality: how well scores foretell retraining on half of the data (LDS)."""

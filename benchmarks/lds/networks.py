@@ -1,0 +1,93 @@
+"""The tasks' networks in PyTorch, the recipe that trains them, and their losses."""
+
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from torch import nn
+from torch.nn.functional import cross_entropy
+
+from benchmarks.lds.tasks import Task
+
+EPOCHS, BATCH, STEP, MOMENTUM, DECAY = 30, 64, 0.05, 0.9, 1e-3
+
+
+def _digits_mlp() -> nn.Sequential:
+    return nn.Sequential(
+        nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 32), nn.ReLU(), nn.Linear(32, 10)
+    )
+
+
+def _digits_cnn() -> nn.Sequential:
+    return nn.Sequential(
+        nn.Unflatten(1, (1, 8, 8)),
+        *(nn.Conv2d(1, 8, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2)),
+        *(nn.Conv2d(8, 16, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2)),
+        *(nn.Flatten(), nn.Linear(64, 10)),
+    )
+
+
+def _fashion_cnn() -> nn.Sequential:
+    return nn.Sequential(
+        nn.Unflatten(1, (1, 28, 28)),
+        *(nn.Conv2d(1, 8, 5, stride=2, padding=2), nn.ReLU(), nn.MaxPool2d(2)),
+        *(nn.Conv2d(8, 16, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2)),
+        *(nn.Flatten(), nn.Linear(16 * 3 * 3, 10)),
+    )
+
+
+NETWORKS: dict[str, Callable[[], nn.Sequential]] = {
+    "digits_mlp": _digits_mlp,
+    "digits_cnn": _digits_cnn,
+    "fashion_cnn": _fashion_cnn,
+}
+
+
+def build(name: str, seed: int = 0) -> nn.Sequential:
+    """Return a task's network before training, its weights drawn from the seed."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return NETWORKS[name]()
+
+
+def trained(task: Task, seed: int = 0) -> nn.Sequential:
+    """Return a task's network with its stored weights."""
+    network = build(task.name)
+    network.load_state_dict({k: torch.from_numpy(v) for k, v in task.weights[seed].items()})
+    return network.eval()
+
+
+def fit(name: str, x: np.ndarray, y: np.ndarray, seed: int) -> nn.Sequential:
+    """Train by SGD with momentum and weight decay, the step falling to 0 over 30 epochs."""
+    network, images, classes = build(name, seed), torch.from_numpy(x), torch.from_numpy(y)
+    optimizer = torch.optim.SGD(
+        network.parameters(), lr=STEP, momentum=MOMENTUM, weight_decay=DECAY
+    )
+    steps = EPOCHS * -(-len(y) // BATCH)
+    falling = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda i: 1 - i / steps)
+    generator = torch.Generator().manual_seed(1_000 + seed)
+    for _ in range(EPOCHS):
+        for rows in torch.randperm(len(y), generator=generator).split(BATCH):
+            optimizer.zero_grad()
+            cross_entropy(network(images[rows]), classes[rows]).backward()
+            optimizer.step()
+            falling.step()
+    return network.eval()
+
+
+def losses(network: nn.Module, x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """Cross-entropy of each row, ``(row,)``."""
+    with torch.no_grad():
+        logits = network(torch.from_numpy(x)).double()
+    return cross_entropy(logits, torch.from_numpy(y), reduction="none").float().numpy()
+
+
+def accuracy(network: nn.Module, x: np.ndarray, y: np.ndarray) -> float:
+    """Share of rows whose class has the largest logit."""
+    with torch.no_grad():
+        return float((network(torch.from_numpy(x)).argmax(dim=1).numpy() == y).mean())
+
+
+def arrays(network: nn.Module) -> dict[str, np.ndarray]:
+    """Copy a network's weights into arrays by name."""
+    return {name: w.detach().numpy().copy() for name, w in network.state_dict().items()}

@@ -1,0 +1,131 @@
+"""The tasks by name: data to attribute to and to explain, trained weights, and retrained losses."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+DATA = Path(__file__).parent / "data"
+
+
+class Spec(NamedTuple):
+    """How a task's ground truth is made: retrainings on random halves, each from some seeds."""
+
+    subsets: int
+    seeds: int
+    networks: int = 5
+
+
+SPECS = {
+    "digits_mlp": Spec(subsets=96, seeds=4),
+    "digits_cnn": Spec(subsets=96, seeds=4),
+    "fashion_cnn": Spec(subsets=64, seeds=2),
+}
+
+
+class Rows(NamedTuple):
+    """Images scaled to 0 ... 1 ``(row, pixel)`` float32, and their classes ``(row,)`` int64."""
+
+    train_x: np.ndarray
+    train_y: np.ndarray
+    query_x: np.ndarray
+    query_y: np.ndarray
+
+
+class Task(NamedTuple):
+    """A benchmark, as arrays.
+
+    Attributes
+    ----------
+    rows
+        What is attributed to and what is explained.
+    weights
+        Trained on all rows, one mapping from names to arrays for each seed.
+    masks
+        ``(subset, train)``: the rows each retraining saw.
+    loss
+        ``(subset, seed, query)``: the retrained networks' losses.
+    """
+
+    name: str
+    rows: Rows
+    weights: tuple[dict[str, np.ndarray], ...]
+    masks: np.ndarray
+    loss: np.ndarray
+
+    @property
+    def train(self) -> tuple[np.ndarray, np.ndarray]:
+        return self.rows.train_x, self.rows.train_y
+
+    @property
+    def query(self) -> tuple[np.ndarray, np.ndarray]:
+        return self.rows.query_x, self.rows.query_y
+
+    @property
+    def values(self) -> np.ndarray:
+        """What a score has to foretell, ``(subset, query)``: minus the loss, mean over seeds."""
+        return -self.loss.mean(axis=1, dtype=np.float64)
+
+
+def load(name: str) -> Task:
+    """Load a task with its stored ground truth."""
+    if name not in SPECS:
+        raise ValueError(f"no task {name!r}: there are {', '.join(SPECS)}")
+    with np.load(DATA / f"{name}.npz") as stored:
+        arrays = dict(stored)
+    rows = digits() if name.startswith("digits") else scaled(arrays)
+    weights = tuple(_weights(arrays, seed) for seed in range(SPECS[name].networks))
+    loss = arrays["loss"].astype(np.float32)
+    return Task(name, rows, weights, masks(SPECS[name].subsets, len(rows.train_y)), loss)
+
+
+def masks(subsets: int, rows: int) -> np.ndarray:
+    """Which half of the rows each retraining sees, ``(subset, train)``; more never move earlier."""
+    out = np.zeros((subsets, rows), bool)
+    for m in range(subsets):
+        out[m, np.random.RandomState(10_000 + m).permutation(rows)[: rows // 2]] = True
+    return out
+
+
+def digits() -> Rows:
+    """scikit-learn's 1,797 digits in a fixed random order, the last 360 to explain."""
+    from sklearn.datasets import load_digits
+
+    table = load_digits()
+    order = np.random.RandomState(0).permutation(len(table.target))
+    x, y = (table.data[order] / 16).astype(np.float32), table.target[order].astype(np.int64)
+    return Rows(x[:1437], y[:1437], x[1437:], y[1437:])
+
+
+def fashion(folder: str | Path | None = None) -> dict[str, np.ndarray]:
+    """Choose 2,000 + 400 of Fashion-MNIST's pictures, as the bytes that are stored."""
+    from ppl_bif_models import fashion
+
+    whole = fashion.load(folder)
+    train = np.random.RandomState(0).permutation(len(whole.train_y))[:2000]
+    query = np.random.RandomState(0).permutation(len(whole.test_y))[:400]
+    return {
+        "train_x": whole.train_x[train],
+        "train_y": whole.train_y[train].astype(np.uint8),
+        "query_x": whole.test_x[query],
+        "query_y": whole.test_y[query].astype(np.uint8),
+    }
+
+
+def scaled(arrays: dict[str, np.ndarray]) -> Rows:
+    """Turn stored bytes into rows a network takes."""
+    images = ((arrays[f"{part}_x"] / np.float32(255)) for part in ("train", "query"))
+    classes = (arrays[f"{part}_y"].astype(np.int64) for part in ("train", "query"))
+    (train_x, query_x), (train_y, query_y) = images, classes
+    return Rows(train_x, train_y, query_x, query_y)
+
+
+def named(weights: Iterator[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
+    """Name every seed's weights as they are stored: ``seed0/0.weight``."""
+    return {f"seed{s}/{name}": v for s, state in enumerate(weights) for name, v in state.items()}
+
+
+def _weights(arrays: dict[str, np.ndarray], seed: int) -> dict[str, np.ndarray]:
+    prefix = f"seed{seed}/"
+    return {k.removeprefix(prefix): v for k, v in arrays.items() if k.startswith(prefix)}

@@ -1,0 +1,81 @@
+"""Is a run what it claims to be? Energy, drift and loss of its chains against its posterior."""
+
+import math
+from typing import Any, NamedTuple
+
+import numpy as np
+import xarray as xr
+
+from ppl_bif.schema import arviz, group, root_attrs, usable_chains
+
+__all__ = ["Health", "health", "reasons_to_refuse"]
+
+# Beyond these a chain has not sampled its posterior, whatever its scores look like.
+COLDEST, HOTTEST, RHAT = 0.5, 2.0, 1.5
+
+
+class Health(NamedTuple):
+    """State of the usable chains; NaN where a run does not say.
+
+    Attributes
+    ----------
+    loss_rise
+        Of the mean training loss over that at w*, nats.
+    distance
+        Mean of ||w - w*||.
+    energy_ratio
+        Mean rise of the potential over d/2, its value for a Gaussian posterior.
+    wandering
+        Split R-hat of the log posterior, or of the distance, whichever is larger.
+    """
+
+    loss_rise: float
+    distance: float
+    energy_ratio: float
+    wandering: float
+
+
+def health(idata: Any) -> Health:
+    """Measure a run; any InferenceData may be asked, most say little."""
+    used, _ = usable_chains(idata)
+    stats, constant = group(idata, "sample_stats"), group(idata, "constant_data")
+    settings = root_attrs(idata)
+    if stats is None or constant is None or "train_loss" not in stats:
+        return Health(math.nan, math.nan, math.nan, math.nan)
+    kept = stats.isel(chain=used)
+    at_mode = constant["train_loss_at_mode"]
+    rows = at_mode.sizes["train"]
+    rise = float(kept["train_loss"].mean()) - float(at_mode.sum()) / rows
+    energy = settings["inverse_temperature"] * rows * rise
+    energy += settings["localization"] / 2 * float((kept["distance"] ** 2).mean())
+    injected = settings.get("temperature", 1.0) * settings["num_weights"] / 2
+    return Health(
+        rise,
+        float(kept["distance"].mean()),
+        energy / injected if injected else math.nan,
+        max(_rhat(kept["lp"]), _rhat(kept["distance"])),
+    )
+
+
+def _rhat(series: xr.DataArray) -> float:
+    if series.sizes["draw"] < 4:
+        return math.nan
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return float(arviz().rhat(series.to_dataset(name="x"), method="split")["x"])
+
+
+def reasons_to_refuse(found: Health) -> list[str]:
+    """Say why the scores of a run would be wrong; empty if nothing tells against it."""
+    reasons = []
+    if not COLDEST <= found.energy_ratio <= HOTTEST and math.isfinite(found.energy_ratio):
+        reasons.append(
+            f"its energy is {found.energy_ratio:.3g} times that of its posterior (wanted "
+            f"{COLDEST:g} ... {HOTTEST:g}): the chains have not reached it, or a step or "
+            "minibatch noise heats them"
+        )
+    if found.wandering > RHAT:
+        reasons.append(
+            f"its chains still wander (R-hat of their log posterior or distance is "
+            f"{found.wandering:.3g}, wanted below {RHAT:g}): every pair of losses looks related"
+        )
+    return reasons

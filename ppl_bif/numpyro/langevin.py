@@ -1,0 +1,304 @@
+"""What the kernels share: a state, the draws between steps, and their life as NumPyro kernels."""
+
+from collections.abc import Mapping
+from copy import copy
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+from jax.flatten_util import ravel_pytree
+from numpyro.infer.mcmc import MCMCKernel
+from numpyro.util import is_prng_key
+
+from ppl_bif.checks import positive, whole
+from ppl_bif.data import Batch
+from ppl_bif.kernel import check_temperature
+from ppl_bif.numpyro.curvature import hessian_product, top_curvature
+from ppl_bif.numpyro.engine import Engine
+from ppl_bif.numpyro.gradients import Data, GradientEstimator
+from ppl_bif.numpyro.model import LocalizedModel
+from ppl_bif.numpyro.preconditioners import Root, as_preconditioner, scaled
+
+__all__ = ["Langevin", "Measured", "Shared", "State"]
+
+Weights = Mapping[str, Array]
+
+
+class Shared(NamedTuple):
+    """What chains share: what the gradient estimator stored at w*, and the preconditioner."""
+
+    stored: Any
+    root: Root
+
+
+class Measured(NamedTuple):
+    """What a step saw, each ``()``; NaN where not measured.
+
+    ``noise`` is the variance that minibatches add to a step over that of the injected noise.
+    """
+
+    loss: Array
+    noise: Array
+    acceptance: Array
+
+
+class State(NamedTuple):
+    """State of a chain after a draw; with a leading chain axis where chains are vectorized.
+
+    Attributes
+    ----------
+    i
+        Draws made.
+    z
+        Weights by site.
+    moving
+        What the integrator carries beside the weights, such as a momentum.
+    minibatch_loss
+        Mean loss of the rows of the last gradient.
+    gradient_noise
+        Variance that minibatches add to a step, over the variance of the injected noise.
+    acceptance
+        Mean probability of acceptance over the draw's steps; NaN for kernels that accept all.
+    step_size
+        As the kernel defines it.
+    diverging
+        Whether a weight is NaN or infinite.
+    shared
+        What all chains share; it has no chain axis.
+    rng_key
+        Key of the draws to come.
+    """
+
+    i: Array
+    z: dict[str, Array]
+    moving: Any
+    minibatch_loss: Array
+    gradient_noise: Array
+    acceptance: Array
+    step_size: Array
+    diverging: Array
+    shared: Shared
+    rng_key: Array
+
+
+# Axes of vmap: chains lie along the first of everything but what they share.
+AXES = State(0, 0, 0, 0, 0, 0, 0, 0, None, 0)  # type: ignore[arg-type]
+
+
+class Langevin(MCMCKernel):
+    """A kernel made of a gradient estimator, a preconditioner and an integrator.
+
+    A subclass is the integrator: it says how to begin at some weights (``_begin``) and how to make
+    one step (``_step``), and which step is stable at a curvature (``stable_step``).
+    """
+
+    name: str
+    stats: tuple[str, ...]
+
+    def __init__(
+        self,
+        model: LocalizedModel,
+        *,
+        gradient: GradientEstimator,
+        preconditioner: Any = None,
+        step_size: float | None = None,
+        steps_per_draw: int | None = None,
+        temperature: float = 1.0,
+    ) -> None:
+        self._model = model
+        self.gradient = gradient
+        self.preconditioner = as_preconditioner(preconditioner)
+        self.step_size = None if step_size is None else positive("step_size", step_size)
+        self.steps_per_draw = (
+            None if steps_per_draw is None else whole("steps_per_draw", steps_per_draw)
+        )
+        self.temperature = check_temperature(temperature)
+
+    @property
+    def model(self) -> LocalizedModel:
+        """The localized model."""
+        return self._model
+
+    def on(self, model: LocalizedModel) -> Any:
+        """Return the same kernel on another model."""
+        other = copy(self)
+        other._model = model
+        return other
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What defines the kernel beside its model, for the record."""
+        return {
+            "kernel": self.name,
+            **self.gradient.settings,
+            "preconditioner": self.preconditioner.name if self.preconditioner else "none",
+            "step_size": self.step_size,
+            "steps_per_draw": self.steps_per_draw,
+            "temperature": self.temperature,
+        }
+
+    @property
+    def sample_field(self) -> str:
+        """Field of the state that holds the sites."""
+        return "z"
+
+    @property
+    def default_fields(self) -> tuple[str, str]:
+        """Fields that ``MCMC`` collects."""
+        return ("z", "diverging")
+
+    def get_diagnostics_str(self, state: State) -> str:
+        """Describe a state in the progress bar."""
+        return f"step size {state.step_size:.2e}, minibatch loss {state.minibatch_loss:.3g}"
+
+    def stable_step(self, curvature: Any) -> Any:
+        """Return the default step size at a curvature."""
+        raise NotImplementedError
+
+    def rows_per_step(self, rows: int) -> int:
+        """Return how many of so many training rows one step takes gradients of."""
+        return self.gradient.rows(rows)
+
+    def _begin(self, key: Array, weights: Weights, shared: Shared, data: Data) -> Any:
+        """Return what the integrator carries, at rest at some weights."""
+        return ()
+
+    def _step(
+        self, key: Array, state: State, data: Data, *, measure: bool
+    ) -> tuple[dict[str, Array], Any, Measured]:
+        """Make one step: weights, what is carried, and what was seen."""
+        raise NotImplementedError
+
+    def train_log_likelihood(self, state: State) -> Array | None:
+        """Return the training log-likelihoods at the draw if the kernel has them already."""
+        return None
+
+    def init(
+        self,
+        rng_key: Array,
+        num_warmup: int,
+        init_params: Weights | None,
+        model_args: tuple[Any, ...],
+        model_kwargs: Mapping[str, Any],
+    ) -> State:
+        """Start at the trained weights, or at ``init_params``; one chain, or one for each key.
+
+        The step size, where none was given, and the preconditioner are those of the start.
+        """
+        data = Data(tuple(model_args), dict(model_kwargs))
+        single = is_prng_key(rng_key)
+        keys = rng_key[None] if single else rng_key
+        weights = init_params
+        if single and init_params is not None:
+            weights = {name: jnp.asarray(w)[None] for name, w in init_params.items()}
+        state = self.start(keys, weights, self.share(data), data)
+        first = {name: w[:1] for name, w in state.z.items()}
+        if self.preconditioner is not None:
+            state = self.adapt(state, data, first)
+        if self.step_size is None:
+            top = self.curvature({name: w[0] for name, w in first.items()}, state.shared, data)
+            step = jnp.full_like(state.step_size, self.stable_step(top))
+            state = state._replace(step_size=step)
+        return _first_chain(state) if single else state
+
+    def share(self, data: Data) -> Shared:
+        """Return what chains share before the preconditioner is fitted."""
+        return Shared(self.gradient.prepare(self.model, data), Root())
+
+    def start(self, keys: Array, weights: Weights | None, shared: Shared, data: Data) -> State:
+        """Return chains at rest at weights ``(chain, ...)``, by default the trained ones.
+
+        The step size is NaN where the kernel was given none.
+        """
+        weights = weights or {
+            name: jnp.broadcast_to(w, (keys.shape[0], *w.shape))
+            for name, w in self.model.mode.items()
+        }
+
+        def one(key: Array, weights: dict[str, Array]) -> State:
+            unknown = jnp.full((), jnp.nan, next(iter(weights.values())).dtype)
+            step = unknown if self.step_size is None else jnp.full_like(unknown, self.step_size)
+            key, begin = jax.random.split(key)
+            moving = self._begin(begin, weights, shared, data)
+            seen = (unknown, unknown, unknown)
+            count, diverging = jnp.zeros((), int), jnp.zeros((), bool)
+            return State(count, weights, moving, *seen, step, diverging, shared, key)
+
+        return jax.vmap(one, out_axes=AXES)(keys, dict(weights))
+
+    def rest(self, state: State, data: Data) -> State:
+        """Put chains at rest where they are, after a change of what they share."""
+
+        def one(state: State) -> State:
+            key, begin = jax.random.split(state.rng_key)
+            moving = self._begin(begin, state.z, state.shared, data)
+            return state._replace(moving=moving, rng_key=key)
+
+        return jax.vmap(one, in_axes=(AXES,), out_axes=AXES)(state)
+
+    def adapt(self, state: State, data: Data, weights: Weights | None = None) -> State:
+        """Fit the preconditioner to where the chains are, and put them at rest there."""
+        assert self.preconditioner is not None
+        key = jax.random.fold_in(jax.random.key(0), state.i[0])
+        root = self.preconditioner.fit(self.model, weights or state.z, data, key)
+        return self.rest(state._replace(shared=state.shared._replace(root=root)), data)
+
+    def sample(
+        self, state: State, model_args: tuple[Any, ...], model_kwargs: Mapping[str, Any]
+    ) -> State:
+        """Make one draw, ``steps_per_draw`` steps on; all chains where the state has several."""
+        data = Data(tuple(model_args), dict(model_kwargs))
+        return self.advance(state, data, self.steps_per_draw or DEFAULT_STEPS)
+
+    def advance(self, state: State, data: Data, steps: Any) -> State:
+        """Make one draw, so many steps on."""
+        draw = partial(self._draw, data=data, steps=steps)
+        if is_prng_key(state.rng_key):
+            return draw(state)
+        return jax.vmap(draw, in_axes=(AXES,), out_axes=AXES)(state)
+
+    def _draw(self, state: State, *, data: Data, steps: Any) -> State:
+        key, draw = jax.random.split(state.rng_key)
+
+        def step(i: Any, found: tuple[State, Array], measure: bool = False) -> Any:
+            at, accepted = found
+            z, moving, seen = self._step(jax.random.fold_in(draw, i), at, data, measure=measure)
+            at = at._replace(
+                z=z, moving=moving, minibatch_loss=seen.loss, gradient_noise=seen.noise
+            )
+            return at, accepted + seen.acceptance
+
+        zero = jnp.zeros_like(state.acceptance)
+        found = jax.lax.fori_loop(0, steps - 1, step, (state, zero))
+        last, accepted = step(steps - 1, found, measure=True)
+        finite = jnp.stack([jnp.isfinite(w).all() for w in last.z.values()]).all()
+        return last._replace(
+            i=state.i + 1, acceptance=accepted / steps, diverging=~finite, rng_key=key
+        )
+
+    def curvature(self, weights: Weights, shared: Shared, data: Data) -> Array:
+        """Largest curvature at some weights, in the coordinates of the preconditioner, ``()``."""
+        flat, unravel = ravel_pytree(dict(weights))
+        product = hessian_product(self.model, data, weights)
+        root = partial(scaled, shared.root)
+
+        def through(vector: Array) -> Array:
+            inside = ravel_pytree(root(unravel(vector)))[0]
+            return ravel_pytree(root(unravel(product(inside))))[0]
+
+        return top_curvature(through, flat.size, flat.dtype)
+
+    def bind(self, data: Mapping[str, Batch], *, evaluation_batch_size: int) -> Engine:
+        """Make ready to be driven by :func:`ppl_bif.sample` over ``train`` and ``query``."""
+        return Engine(self, data, evaluation_batch_size=evaluation_batch_size)
+
+
+def _first_chain(state: State) -> State:
+    alone = jax.tree.map(lambda a: a[0], state._replace(shared=None))  # type: ignore[arg-type]
+    return alone._replace(shared=state.shared)
+
+
+# Steps of a draw where neither the user nor warm-up has set them.
+DEFAULT_STEPS = 5

@@ -1,0 +1,172 @@
+"""What a run records: its variables and coordinates, and what is known at the trained weights."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import xarray as xr
+
+from ppl_bif.data import Batch, target
+from ppl_bif.kernel import Engine
+from ppl_bif.schema import SAMPLE_STATS
+from ppl_bif.store import Trace
+
+__all__ = ["Record", "content", "filled", "fixed_groups", "gather_constant", "score_mode", "traces"]
+
+
+ALWAYS = ("lp", "train_loss", "distance", "diverging")
+
+
+class Record(NamedTuple):
+    """What is recorded of each draw, and what tells that a chain has diverged.
+
+    Attributes
+    ----------
+    saved
+        Names of weights to keep.
+    inverse_temperature, localization
+        beta and gamma.
+    lowest_lp
+        Log posterior, up to a constant, below which a chain has left.
+    """
+
+    saved: list[str]
+    inverse_temperature: float
+    localization: float
+    lowest_lp: float
+
+    def observe(self, engine: Engine, state: Any, diverged: np.ndarray) -> dict[str, np.ndarray]:
+        """Score a draw. A chain that diverged, now or before, is NaN from there on."""
+        likelihood = {name: engine.log_likelihood(state, name) for name in ("train", "query")}
+        stats = engine.stats(state)
+        total = {
+            name: v.sum(axis=tuple(range(1, v.ndim)), dtype=float) for name, v in likelihood.items()
+        }
+        lp = self.log_posterior(total["train"], stats)
+        with np.errstate(invalid="ignore"):
+            lost = diverged | ~np.isfinite(lp + total["query"]) | (lp < self.lowest_lp)
+        rows = likelihood["train"].shape[1]
+        stats = {**stats, "lp": lp, "train_loss": -total["train"] / rows}
+        draw = {f"sample_stats/{name}": stats[name] for name in SAMPLE_STATS if name in stats}
+        draw["sample_stats/diverging"] = lost
+        for name, value in likelihood.items():
+            draw[f"log_likelihood/{name}_obs"] = np.where(_beside(lost, value), np.nan, value)
+        for name, value in engine.weights(state, self.saved).items():
+            draw[f"posterior/{name}"] = value
+        return draw
+
+    def log_posterior(self, total: np.ndarray, stats: Mapping[str, np.ndarray]) -> np.ndarray:
+        """Log posterior from the summed training log-likelihood, ``(chain,)``."""
+        away = stats["distance"].astype(float) ** 2
+        return self.inverse_temperature * total - self.localization / 2 * away
+
+    def lost(self, engine: Engine, state: Any) -> np.ndarray:
+        """Tell which chains have diverged, ``(chain,)``."""
+        values = engine.log_likelihood(state, "train")
+        lp = self.log_posterior(
+            values.sum(axis=tuple(range(1, values.ndim)), dtype=float), engine.stats(state)
+        )
+        with np.errstate(invalid="ignore"):
+            return ~(lp >= self.lowest_lp)
+
+
+def _beside(mask: np.ndarray, value: np.ndarray) -> np.ndarray:
+    return mask.reshape(-1, *(1,) * (value.ndim - 1))
+
+
+def score_mode(engine: Engine, start: Any, ids: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Score all rows at w*, where every chain starts, and insist on finite values."""
+    values = {name: engine.log_likelihood(start, name)[0] for name in ids}
+    for name, value in values.items():
+        bad = ~np.isfinite(value.reshape(len(value), -1)).all(axis=1)
+        if bad.any():
+            raise ValueError(
+                f"log-likelihoods of {name} rows {ids[name][bad][:5].tolist()} are not finite at "
+                "the trained weights: check these rows and the likelihood"
+            )
+    return values
+
+
+def gather_constant(
+    data: Mapping[str, Batch],
+    ids: Mapping[str, np.ndarray],
+    at_mode: Mapping[str, np.ndarray],
+    more: Mapping[str, Any] | None,
+) -> xr.Dataset:
+    """Gather labels, losses at the trained weights, and what the user adds."""
+    constant = xr.Dataset(coords=dict(ids))
+    for name, value in at_mode.items():
+        dims = (name, f"{name}_token")[: value.ndim]
+        constant[f"{name}_loss_at_mode"] = (dims, -value)
+        if (labels := np.asarray(target(data[name]))).ndim == 1:
+            constant[f"{name}_target"] = (name, labels)
+    for key, value in (more or {}).items():
+        if "/" in key:
+            raise ValueError(f"names in constant_data must not contain '/'; got {key!r}")
+        if key in constant.coords:
+            raise ValueError(f"constant_data must not hold {key!r}, which names the rows' ids")
+        constant[key] = value
+    return constant
+
+
+def content(dataset: xr.Dataset, names: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Return dims and values of some variables, to be digested."""
+    return {name: [list(dataset[name].dims), dataset[name].values] for name in names or {}}
+
+
+def traces(
+    stats: Sequence[str],
+    chains: int,
+    at_mode: Mapping[str, np.ndarray],
+    weights: Mapping[str, np.ndarray],
+) -> dict[str, Trace]:
+    """Describe the variables to be filled, by ``group/variable``, before the first draw."""
+    first, size = ("chain", "draw"), (chains, 0)
+    found = {
+        f"log_likelihood/{name}_obs": Trace(
+            (*first, *(name, f"{name}_token")[: value.ndim]), (*size, *value.shape), "float32"
+        )
+        for name, value in at_mode.items()
+    }
+    for name in SAMPLE_STATS:
+        if name in ALWAYS or name in stats:
+            dtype = "bool" if name == "diverging" else "float64"
+            found[f"sample_stats/{name}"] = Trace(first, size, dtype)
+    for name, value in weights.items():
+        dims = tuple(f"{name}_dim_{i}" for i in range(value.ndim - 1))
+        found[f"posterior/{name}"] = Trace(
+            (*first, *dims), (*size, *value.shape[1:]), str(value.dtype)
+        )
+    return found
+
+
+def fixed_groups(
+    chains: int, ids: Mapping[str, np.ndarray], constant: xr.Dataset, *, posterior: bool
+) -> dict[str, xr.Dataset]:
+    """Return what is known before the first draw: constant data, and coordinates of groups."""
+    coords = {"chain": np.arange(chains)}
+    groups = {
+        "log_likelihood": xr.Dataset(coords={**coords, **ids}),
+        "sample_stats": xr.Dataset(coords=coords),
+        "constant_data": constant,
+    }
+    if posterior:
+        groups["posterior"] = xr.Dataset(coords=coords)
+    return groups
+
+
+def filled(
+    fixed: Mapping[str, xr.Dataset],
+    arrays: Mapping[str, Any],
+    traces: Mapping[str, Trace],
+    draws: int,
+) -> dict[str, xr.Dataset]:
+    """Put the filled variables into their groups."""
+    groups = {name: dataset.copy() for name, dataset in fixed.items()}
+    for path, trace in traces.items():
+        group, name = path.split("/")
+        groups[group][name] = (trace.dims, arrays[path])
+    return {
+        name: dataset.assign_coords(draw=np.arange(draws)) if "draw" in dataset.dims else dataset
+        for name, dataset in groups.items()
+    }

@@ -1,0 +1,294 @@
+"""Settings nobody has to tune: localization, kernel, step size, steps per draw, from a warm-up.
+
+Knows engines by the protocol in :mod:`ppl_bif.kernel` alone. Every choice is kept with its reason.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from ppl_bif.covariance import product_time
+from ppl_bif.errors import DivergenceError
+from ppl_bif.kernel import Engine
+
+__all__ = ["Choice", "Tuned", "choose_kernel", "choose_localization", "warm_up"]
+
+# gamma over the top curvature of the tempered loss: close to what was best on digits.
+CURVATURE_OVER_LOCALIZATION = 70.0
+FULL_BATCH_ROWS = 20_000
+SHARED_BYTES = 2**30
+PILOT_STEPS, MOST_PILOT_STEPS = 64, 1024
+# A draw is worth having when its products' autocorrelation time is below 1.5 draws.
+KEPT_CORRELATION = 0.2
+# Steps of a draw may cost this many passes over the rows that a draw scores.
+STEP_PASSES = 10
+HALVINGS = 4
+ACCEPTANCE = 0.8
+
+
+class Choice(NamedTuple):
+    """A setting that was chosen, and why."""
+
+    name: str
+    value: Any
+    reason: str
+
+    def __str__(self) -> str:
+        value = f"{self.value:.4g}" if isinstance(self.value, float) else str(self.value)
+        return f"{self.name} = {value}: {self.reason}"
+
+
+class Tuned(NamedTuple):
+    """Chains after warm-up.
+
+    Attributes
+    ----------
+    state
+        Of the engine.
+    steps
+        Steps per draw.
+    burn_in
+        Steps that take a chain from w* to its posterior.
+    choices
+        What was chosen.
+    """
+
+    state: Any
+    steps: int
+    burn_in: int
+    choices: list[Choice]
+
+
+def choose_localization(curvature: float) -> Choice:
+    """Choose gamma from the top eigenvalue of beta H at w*.
+
+    Raises
+    ------
+    ValueError
+        If the loss does not curve at w*.
+    """
+    if not (math.isfinite(curvature) and curvature > 0):
+        raise ValueError(
+            f"localization='auto' takes 1/{CURVATURE_OVER_LOCALIZATION:g} of the top curvature of "
+            f"the loss at the trained weights, which is {curvature:g}: pass localization=..."
+        )
+    return Choice(
+        "localization",
+        curvature / CURVATURE_OVER_LOCALIZATION,
+        f"1/{CURVATURE_OVER_LOCALIZATION:g} of the top curvature {curvature:.4g} of the loss at w*",
+    )
+
+
+def choose_kernel(weights: int, rows: int) -> tuple[str, dict[str, Any], list[Choice]]:
+    """Choose a kernel for so many sampled weights and training rows.
+
+    Returns
+    -------
+    name, settings
+        Of a kernel class and its arguments.
+    choices
+        With the reasons.
+    """
+    rank = int(np.clip(SHARED_BYTES // (4 * 3 * weights), 0, 16))
+    if rows <= FULL_BATCH_ROWS:
+        preconditioner = "low_rank" if rank == 16 else None
+        why = f"a pass over {rows:,} rows is affordable (up to {FULL_BATCH_ROWS:,})"
+        fits = "fit" if preconditioner else "do not fit"
+        return (
+            "UnderdampedLangevin",
+            {"preconditioner": preconditioner},
+            [
+                Choice("kernel", "UnderdampedLangevin", f"full gradients: {why}"),
+                Choice(
+                    "preconditioner",
+                    preconditioner or "none",
+                    f"16 directions of {weights:,} weights {fits} in {SHARED_BYTES >> 30} GiB",
+                ),
+            ],
+        )
+    batch = 128
+    stored = -(-rows // batch) * weights * 4
+    gradient = "partition" if stored <= SHARED_BYTES else "minibatch"
+    fits = "fit" if gradient == "partition" else "do not fit"
+    return (
+        "SGLD",
+        {"gradient": gradient, "batch_size": batch},
+        [
+            Choice("kernel", "SGLD", f"{rows:,} rows are too many for full gradients"),
+            Choice(
+                "gradient",
+                gradient,
+                f"the {-(-rows // batch):,} gradients at w* of a partition {fits} in "
+                f"{SHARED_BYTES >> 30} GiB ({stored / 2**30:.2g} GiB)",
+            ),
+        ],
+    )
+
+
+class _WarmUp:
+    """The course of one warm-up: an engine, its chains, and what was chosen so far."""
+
+    def __init__(
+        self, engine: Engine, chains: Sequence[int], seed: int, lost: Callable[[Any], np.ndarray]
+    ) -> None:
+        self.engine, self.chains, self.seed, self.lost = engine, chains, seed, lost
+        self.kernel = engine.kernel
+        self.choices: list[Choice] = []
+        self.taken = 0
+        self.shrink = 1.0
+        self.state = engine.start(chains, seed)
+
+    def set_step(self, where: str) -> None:
+        """Take the step size from the curvature where the chains are, if it is free."""
+        if self.kernel.step_size is not None:
+            return
+        top = float(np.max(self.engine.curvature(self.state)))
+        step = self.shrink * float(self.kernel.stable_step(top))
+        self.put_step(step, f"the default at curvature {top:.4g} {where}")
+
+    def put_step(self, step: float, reason: str) -> None:
+        self.state = self.engine.with_step_size(self.state, np.full(len(self.chains), step))
+        self.choices = [c for c in self.choices if c.name != "step_size"]
+        self.choices.append(Choice("step_size", step, reason))
+
+    def move(self, steps: int, *, times: int = 1) -> list[np.ndarray]:
+        """Move on, from w* with half the step where a chain is lost; score queries each time."""
+        seen = []
+        for _ in range(times):
+            self.state = self.engine.advance(self.state, steps)
+            self.taken += steps
+            if times > 1:
+                seen.append(self.engine.log_likelihood(self.state, "query"))
+        if self.lost(self.state).any():
+            self.restart()
+            return self.move(steps, times=times)
+        return seen
+
+    def restart(self) -> None:
+        lost = [self.chains[i] for i in np.flatnonzero(self.lost(self.state)).tolist()]
+        most = HALVINGS if self.kernel.step_size is None else 1
+        if self.shrink <= 0.5**most:
+            raise DivergenceError(
+                f"chains {lost} left the neighbourhood of the trained weights in warm-up, even "
+                f"with {self.shrink:g} times the step: pass a smaller step_size, or a larger "
+                "localization"
+            )
+        self.shrink /= 2
+        step = float(np.min(self.engine.stats(self.state)["step_size"])) / 2
+        self.state = self.engine.start(self.chains, self.seed, like=self.state)
+        self.put_step(step, f"halved, as chains {lost} diverged in warm-up and began again at w*")
+
+
+def warm_up(
+    engine: Engine,
+    chains: Sequence[int],
+    seed: int,
+    *,
+    warmup: int | None,
+    passes: float,
+    lost: Callable[[Any], np.ndarray],
+) -> Tuned:
+    """Bring chains from w* to their posterior, and find the settings that are free.
+
+    Step size: the kernel's default at the top curvature at w*, then where the chains are after a
+    pilot. Preconditioner: fitted there. Steps per draw: so many that products of losses have an
+    autocorrelation time of 1.5 draws at most, within ten scoring passes. A pilot in which a chain
+    diverges is begun again with half the step.
+
+    Parameters
+    ----------
+    engine
+        A kernel bound to its data.
+    chains, seed
+        Numbers of the chains, and the seed of the run.
+    warmup
+        Draws to throw away; None for as many as the pilot shows to be needed.
+    passes
+        Passes over the rows that a draw scores that one step costs.
+    lost
+        Which chains of a state have diverged, ``(chain,)``.
+
+    Raises
+    ------
+    DivergenceError
+        If chains diverge whatever the step.
+    """
+    run = _WarmUp(engine, chains, seed, lost)
+    kernel = run.kernel
+    run.set_step("at w*")
+    if kernel.step_size is None or kernel.preconditioner is not None:
+        _relax(run)
+        run.state = engine.adapt(run.state)
+        run.set_step("at the draws")
+        # A larger step takes the chains farther, where the curvature may be larger yet.
+        run.move(PILOT_STEPS)
+        run.set_step("at the draws")
+    if "acceptance" in kernel.stats and kernel.step_size is None:
+        _match_acceptance(run)
+    steps, time = kernel.steps_per_draw, math.nan
+    if steps is None:
+        time = _measure_time(run)
+        steps = _choose_steps(run, time, passes)
+    if warmup is None:
+        burn_in = _burn_in(run, steps, time)
+        left = max(0, burn_in - run.taken)
+    else:
+        left = burn_in = warmup * steps
+    for _ in range(-(-left // steps)):
+        run.state = engine.advance(run.state, steps)
+    return Tuned(run.state, steps, burn_in, run.choices)
+
+
+def _relax(run: _WarmUp) -> None:
+    """Move until the mean loss of the chains no longer trends, stopping early."""
+    before = math.nan
+    while run.taken < MOST_PILOT_STEPS:
+        seen = np.array([-s.mean() for s in run.move(PILOT_STEPS // 8, times=8)])
+        if abs(seen.mean() - before) < 2 * seen.std(ddof=1) / math.sqrt(len(seen)):
+            return
+        before = float(seen.mean())
+
+
+def _match_acceptance(run: _WarmUp) -> None:
+    """Find the step whose proposals are accepted with probability 0.8 (Robbins-Monro)."""
+    for i in range(40):
+        run.move(1)
+        stats = run.engine.stats(run.state)
+        factor = math.exp(2 / (i + 2) ** 0.6 * (float(np.mean(stats["acceptance"])) - ACCEPTANCE))
+        run.state = run.engine.with_step_size(run.state, stats["step_size"] * factor)
+    step = float(np.mean(run.engine.stats(run.state)["step_size"]))
+    run.put_step(step, f"accepted with probability {ACCEPTANCE:g}")
+
+
+def _measure_time(run: _WarmUp) -> float:
+    """Integrated autocorrelation time, in steps, of products of query losses."""
+    series = np.stack(run.move(1, times=256), axis=1)
+    while True:
+        flat = series.reshape(*series.shape[:2], -1)
+        time = product_time(flat, flat)
+        if series.shape[1] >= min(25 * time, MOST_PILOT_STEPS):
+            return time
+        series = np.concatenate([series, np.stack(run.move(1, times=256), axis=1)], axis=1)
+
+
+def _choose_steps(run: _WarmUp, time: float, passes: float) -> int:
+    most = max(1, int(STEP_PASSES / passes))
+    correlation = (time - 1) / (time + 1)
+    enough = math.ceil(math.log(KEPT_CORRELATION) / math.log(correlation)) if time > 1.1 else 1
+    steps = min(enough, most)
+    why = f"products of losses decorrelate in {time:.3g} steps"
+    if enough > most:
+        why += f", which asks for {enough}; {most} cost {STEP_PASSES} scoring passes"
+    run.choices.append(Choice("steps_per_draw", steps, why))
+    return steps
+
+
+def _burn_in(run: _WarmUp, steps: int, time: float) -> int:
+    needed = 20 * time if math.isfinite(time) else 100 * steps
+    burn_in = int(min(max(needed, PILOT_STEPS), MOST_PILOT_STEPS * 4))
+    run.choices.append(
+        Choice("warmup", max(burn_in, run.taken), "steps taken before the first draw is kept")
+    )
+    return burn_in
