@@ -11,15 +11,24 @@ import numpy as np
 import xarray as xr
 from rich.console import Console
 from rich.table import Table
-from scipy.stats import rankdata
 
+from ppl_bif.convergence import (
+    agreement,
+    draws_for_resolved,
+    mean_known,
+    scores_of,
+    stability,
+    top_resolved,
+)
 from ppl_bif.covariance import block_covariance, choose_blocks, product_time
 from ppl_bif.errors import BIFError
+from ppl_bif.health import health
 from ppl_bif.schema import arviz, group, refuse_unmarked, root_attrs, usable_chains
 
 __all__ = ["diagnose", "table"]
 
 POINTS, QUERIES, TRAIN_ROWS, TOP = 200, 64, 2048, 10
+TARGET = 0.9
 FEWEST_DRAWS = 4
 
 
@@ -97,6 +106,12 @@ CRITERIA = (
         high=(1.25, 2.0),
     ),
     _Criterion(
+        "wandering",
+        "R-hat of log posterior and distance",
+        "the chains have not settled: more warmup",
+        high=(1.05, 1.5),
+    ),
+    _Criterion(
         "gradient_noise_share",
         "share of noise that comes from minibatches",
         "minibatches heat the chain: a smaller step, or a larger batch",
@@ -133,10 +148,12 @@ def diagnose(idata: Any, *, verbose: bool = True, seed: int = 0) -> xr.Dataset:
         a query's scores between single chains and between halves of the draws; and the scalars
         ``rank_reliability`` (Spearman-Brown on the halves: agreement expected between this run
         and another), ``rank_agreement``, ``loss_rise``, ``distance`` (||w - w*||),
-        ``distance_ratio`` (to the prior's sqrt(d / gamma)), ``energy_ratio``,
-        ``gradient_noise_share``, ``resolved_share``, ``draws_needed`` (per chain, until the
-        typical top-10 score passes two errors; infinite if no multiple within 100 would do),
-        ``rhat_high``, ``ess_low``, ``drift_share``, ``chains_lost``. Attributes ``verdict``
+        ``distance_ratio`` (to the prior's sqrt(d / gamma)), ``energy_ratio``, ``wandering``
+        (split R-hat of the log posterior or of the distance), ``gradient_noise_share``,
+        ``resolved_share``, ``top_resolved`` (share of each query's top 10 that are discoveries at
+        a false discovery rate of 5%), ``draws_needed`` (per chain, for 90% of that top 10;
+        infinite if no multiple within 100 would do), ``rhat_high``, ``ess_low``, ``drift_share``,
+        ``chains_lost``. Attributes ``verdict``
         (``pass``, ``caution`` or ``fail``) and ``reasons``.
 
     Raises
@@ -191,8 +208,11 @@ def table(check: xr.Dataset) -> list[tuple[str, str, str, str]]:
         (c.label, _text(float(check[c.name])), c.limits(), c.judge(float(check[c.name])))
         for c in CRITERIA
     ]
-    needed = _text(float(check["draws_needed"]))
-    return [*rows, (f"draws per chain to resolve the top {TOP}", needed, "", "for information")]
+    told = (
+        (f"share of the top {TOP} resolved", "top_resolved"),
+        (f"draws per chain to resolve {TARGET:.0%} of it", "draws_needed"),
+    )
+    return [*rows, *((label, _text(float(check[n])), "", "for information") for label, n in told)]
 
 
 def _text(value: float) -> str:
@@ -301,91 +321,40 @@ def _scores(train: np.ndarray, query: np.ndarray, seed: int) -> xr.Dataset:
     whole = block_covariance(train, query, blocks=blocks, time=time)
     with np.errstate(invalid="ignore"):
         resolved = np.abs(whole.value) > 2 * whole.mcse
-    by_chain = [_covariance(train[c : c + 1], query[c : c + 1]) for c in range(chains)]
-    agreement = np.mean(
-        [_agreement(a, b) for i, a in enumerate(by_chain) for b in by_chain[:i]], axis=0
+    by_chain = [scores_of(train[c : c + 1], query[c : c + 1]) for c in range(chains)]
+    between = np.mean(
+        [agreement(a, b) for i, a in enumerate(by_chain) for b in by_chain[:i]], axis=0
     )
-    half = draws // 2
-    halves = _agreement(
-        _covariance(train[:, :half], query[:, :half]), _covariance(train[:, half:], query[:, half:])
-    )
-    middle = _mean(halves)
+    expected, halves = stability(train, query)
     return xr.Dataset(
         {
-            "rank_agreement_chains": ("query", agreement),
+            "rank_agreement_chains": ("query", between),
             "rank_agreement_halves": ("query", halves),
-            "rank_agreement": _mean(agreement),
-            "rank_reliability": 2 * middle / (1 + middle) if middle > -1 else np.nan,
+            "rank_agreement": mean_known(between),
+            "rank_reliability": expected,
             "resolved_share": float(resolved.mean()),
-            "draws_needed": _draws_needed(train, query, blocks, time),
+            "top_resolved": top_resolved(train, query, k=TOP),
+            "draws_needed": draws_for_resolved(train, query, TARGET, k=TOP),
         }
     )
-
-
-def _mean(values: np.ndarray) -> float:
-    known = values[np.isfinite(values)]
-    return float(known.mean()) if known.size else math.nan
-
-
-def _covariance(train: np.ndarray, query: np.ndarray) -> np.ndarray:
-    return block_covariance(train, query, blocks=2).value
-
-
-def _agreement(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """Spearman correlation of two tables of scores, row by row."""
-    x, y = rankdata(a, axis=1), rankdata(b, axis=1)
-    x, y = x - x.mean(axis=1, keepdims=True), y - y.mean(axis=1, keepdims=True)
-    with np.errstate(invalid="ignore"):
-        return (x * y).sum(axis=1) / np.sqrt((x**2).sum(axis=1) * (y**2).sum(axis=1))
-
-
-def _draws_needed(train: np.ndarray, query: np.ndarray, blocks: int, time: float) -> float:
-    """Draws per chain until the typical top score passes two errors.
-
-    The top rows are chosen on half of the chains and their errors counted on the other half, as
-    the largest of many noisy scores would otherwise look resolved.
-    """
-    chains, draws = train.shape[:2]
-    half = chains // 2
-    k = min(TOP, train.shape[2])
-    chosen = np.argsort(-np.abs(_covariance(train[:half], query[:half])), axis=1)[:, :k]
-    sign = np.sign(np.take_along_axis(_covariance(train[:half], query[:half]), chosen, axis=1))
-    other = block_covariance(train[half:], query[half:], blocks=blocks, time=time)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        errors = sign * np.take_along_axis(other.value / other.mcse, chosen, axis=1)
-    typical = float(np.nanmedian(errors)) if np.isfinite(errors).any() else math.nan
-    if not typical > 2 / math.sqrt(100):
-        return math.inf if math.isfinite(typical) else math.nan
-    return draws * (chains - half) / chains * (2 / typical) ** 2
 
 
 def _state(idata: Any) -> xr.Dataset:
     """Compare the draws with the trained weights: loss, distance, energy, noise."""
     used, excluded = usable_chains(idata)
-    stats, constant = group(idata, "sample_stats"), group(idata, "constant_data")
-    settings = root_attrs(idata)
-    mean = dict.fromkeys(("train_loss", "distance", "gradient_noise"), math.nan)
-    if stats is not None:
-        kept = stats.isel(chain=used)
-        mean |= {n: float(kept[n].mean()) for n in mean if n in kept}
-    at_mode, rows = math.nan, 0
-    if constant is not None and "train_loss_at_mode" in constant:
-        losses = constant["train_loss_at_mode"]
-        rows = losses.sizes["train"]
-        at_mode = float(losses.sum()) / rows
-    rise = mean["train_loss"] - at_mode
-    weights, gamma = settings.get("num_weights", math.nan), settings.get("localization", math.nan)
-    energy = settings.get("inverse_temperature", math.nan) * rows * rise
-    if stats is not None and "distance" in stats:
-        energy += gamma / 2 * float((stats["distance"].isel(chain=used) ** 2).mean())
-    noise = mean["gradient_noise"]
+    found, settings, stats = health(idata), root_attrs(idata), group(idata, "sample_stats")
+    noise = math.nan
+    if stats is not None and "gradient_noise" in stats:
+        noise = float(stats["gradient_noise"].isel(chain=used).mean())
+    prior = settings.get("num_weights", math.nan) / settings.get("localization", math.nan)
     return xr.Dataset(
         {
             "chains_lost": len(excluded) / (len(used) + len(excluded)),
-            "loss_rise": rise,
-            "distance": mean["distance"],
-            "distance_ratio": mean["distance"] / math.sqrt(weights / gamma),
-            "energy_ratio": energy / (weights / 2),
+            "loss_rise": found.loss_rise,
+            "distance": found.distance,
+            "distance_ratio": found.distance / math.sqrt(prior),
+            "energy_ratio": found.energy_ratio,
+            "wandering": found.wandering,
             "gradient_noise_share": noise / (1 + noise),
         }
     )

@@ -46,20 +46,21 @@ def health(idata: Any) -> Health:
     at_mode = constant["train_loss_at_mode"]
     rows = at_mode.sizes["train"]
     rise = float(kept["train_loss"].mean()) - float(at_mode.sum()) / rows
-    energy = settings["inverse_temperature"] * rows * rise
-    energy += settings["localization"] / 2 * float((kept["distance"] ** 2).mean())
-    injected = settings.get("temperature", 1.0) * settings["num_weights"] / 2
+    energy = settings.get("inverse_temperature", math.nan) * rows * rise
+    energy += settings.get("localization", math.nan) / 2 * float((kept["distance"] ** 2).mean())
+    injected = settings.get("temperature", 1.0) * settings.get("num_weights", math.nan) / 2
     return Health(
         rise,
         float(kept["distance"].mean()),
         energy / injected if injected else math.nan,
-        max(_rhat(kept["lp"]), _rhat(kept["distance"])),
+        float(np.fmax(*(_rhat(kept, name) for name in ("lp", "distance")))),
     )
 
 
-def _rhat(series: xr.DataArray) -> float:
-    if series.sizes["draw"] < 4:
+def _rhat(stats: xr.Dataset, name: str) -> float:
+    if name not in stats or stats.sizes["draw"] < 4:
         return math.nan
+    series = stats[name]
     with np.errstate(invalid="ignore", divide="ignore"):
         return float(arviz().rhat(series.to_dataset(name="x"), method="split")["x"])
 

@@ -20,8 +20,8 @@ CURVATURE_OVER_LOCALIZATION = 70.0
 FULL_BATCH_ROWS = 20_000
 SHARED_BYTES = 2**30
 PILOT_STEPS, MOST_PILOT_STEPS = 64, 1024
-# A draw is worth having when its products' autocorrelation time is below 1.5 draws.
-KEPT_CORRELATION = 0.2
+# A draw is worth having when its products' autocorrelation time is below 1.25 draws.
+KEPT_CORRELATION = 0.1
 # Steps of a draw may cost this many passes over the rows that a draw scores.
 STEP_PASSES = 10
 HALVINGS = 4
@@ -194,7 +194,7 @@ def warm_up(
 
     Step size: the kernel's default at the top curvature at w*, then where the chains are after a
     pilot. Preconditioner: fitted there. Steps per draw: so many that products of losses have an
-    autocorrelation time of 1.5 draws at most, within ten scoring passes. A pilot in which a chain
+    autocorrelation time of 1.25 draws at most, within ten scoring passes. A pilot in which a chain
     diverges is begun again with half the step.
 
     Parameters

@@ -30,7 +30,7 @@ def scores(task: Task, networks: int) -> Iterator[Result]:
             yield Result(
                 {"damping": "0.1 of the mean eigenvalue" if damping is None else damping},
                 np.mean([score for score, _ in made], axis=0),
-                # Gradients of the rows for the covariances, for the eigenvalues, and for the scores.
+                # Gradients of the rows for covariances, for eigenvalues, and for the scores.
                 passes=networks * (9 * n + 3 * q),
                 seconds=sum(s for _, s in fitted) + sum(s for _, s in made),
                 role={1e-8: "default", None: "heuristic"}.get(damping, "grid"),

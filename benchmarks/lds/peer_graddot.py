@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Iterator
+from importlib import import_module
 
 import numpy as np
 import torch
@@ -15,6 +16,7 @@ from benchmarks.lds.tasks import Task
 
 def scores(task: Task, networks: int) -> Iterator[Result]:
     """Give the mean of the products over networks trained from the first seeds."""
+    import_module("torch._dynamo")  # vmap loads it at first: not in the seconds
     started = time.perf_counter()
     products = [_products(task, seed) for seed in range(networks)]
     passes = 3 * networks * (len(task.train[1]) + len(task.query[1]))

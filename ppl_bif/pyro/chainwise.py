@@ -1,14 +1,15 @@
 """Functions of one chain's weights, mapped over a leading chain axis and traced for speed."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import pyro
 import torch
+from torch import Tensor
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.utils import _pytree as pytree
 
-__all__ = ["Chainwise"]
+__all__ = ["Chainwise", "flatten", "over_chains", "unflatten"]
 
 
 class Chainwise:
@@ -32,21 +33,38 @@ class Chainwise:
 
     def __call__(self, mapped: tuple[Any, ...], shared: tuple[Any, ...] = ()) -> Any:
         """Call the function on trees of tensors ``(chain, ...)`` and trees that chains share."""
-        # Checks of supports branch on values, which vmap cannot; data was checked when it came in.
-        with pyro.validation_enabled(False):
-            leaves, structure = pytree.tree_flatten((mapped, shared))
-            if leaves[0].shape[0] == 1:
-                result = self.function(*_each(lambda t: t[0], mapped), *shared)
-                return _each(lambda t: t.unsqueeze(0), result)
-            key = (structure, *((leaf.shape, leaf.dtype) for leaf in leaves))
-            if key not in self._graphs:
-                self._graphs[key] = make_fx(lambda *trees: self._map(*trees))(mapped, shared)
-            return self._graphs[key](mapped, shared)
+        leaves, structure = pytree.tree_flatten((mapped, shared))
+        if len(leaves[0]) == 1:
+            return over_chains(self.function, mapped, shared)
+        # A trace holds views that fit the strides it saw.
+        key = (structure, *((leaf.shape, leaf.stride(), leaf.dtype) for leaf in leaves))
+        if key not in self._graphs:
+            self._graphs[key] = self._traced(mapped, shared)
+        return self._graphs[key](mapped, shared)
 
-    def _map(self, mapped: tuple[Any, ...], shared: tuple[Any, ...]) -> Any:
+    def _traced(self, mapped: tuple[Any, ...], shared: tuple[Any, ...]) -> Callable[..., Any]:
+        traced = make_fx(lambda *trees: over_chains(self.function, *trees))(mapped, shared)
+        traced.graph.eliminate_dead_code()
+        traced.recompile()
+        return traced
+
+    def __getstate__(self) -> dict[str, Any]:
+        # Graphs are made again where the kernel is sent to another process.
+        return {"function": self.function, "_graphs": {}}
+
+
+def over_chains(
+    function: Callable[..., Any], mapped: tuple[Any, ...], shared: tuple[Any, ...] = ()
+) -> Any:
+    """Call a function of one chain on all, by ``vmap`` where there are several."""
+    # Checks of supports branch on values, which vmap cannot; data was checked when it came in.
+    with pyro.validation_enabled(False):
+        if len(pytree.tree_leaves(mapped)[0]) == 1:
+            result = function(*_each(lambda t: t[0], mapped), *shared)
+            return _each(lambda t: t.unsqueeze(0), result)
         axes = (*(0 for _ in mapped), *(None for _ in shared))
         try:
-            return torch.func.vmap(self.function, in_dims=axes)(*mapped, *shared)
+            return torch.func.vmap(function, in_dims=axes)(*mapped, *shared)
         except Exception as error:
             error.add_note(
                 "If this network cannot be mapped over chains, move them one after another: "
@@ -54,9 +72,19 @@ class Chainwise:
             )
             raise
 
-    def __getstate__(self) -> dict[str, Any]:
-        # Graphs are made again where the kernel is sent to another process.
-        return {"function": self.function, "_graphs": {}}
+
+def flatten(tensors: Mapping[str, Tensor]) -> Tensor:
+    """Lay tensors ``(chain, ...)`` side by side, ``(chain, d)``."""
+    return torch.cat([t.flatten(1) for t in tensors.values()], dim=1)
+
+
+def unflatten(flat: Tensor, like: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Undo :func:`flatten`, for as many chains as there are; ``like`` gives names and shapes."""
+    parts = flat.split([t[0].numel() for t in like.values()], dim=1)
+    return {
+        name: part.view(len(flat), *t.shape[1:])
+        for (name, t), part in zip(like.items(), parts, strict=True)
+    }
 
 
 def _each(function: Callable[[Any], Any], tree: Any) -> Any:

@@ -9,6 +9,8 @@ from torch import Tensor
 
 from ppl_bif.data import Batch, batches, map_arrays
 from ppl_bif.pyro.chainwise import Chainwise
+from ppl_bif.pyro.curvature import likelihood_curvature
+from ppl_bif.pyro.gradients import Data
 
 __all__ = ["Engine"]
 
@@ -29,7 +31,7 @@ class Engine:
         self._score = Chainwise(self.model.log_likelihood)
         placed = {name: map_arrays(self._place, batch) for name, batch in data.items()}
         train = placed["train"]
-        self.args, self.kwargs = ((), train) if isinstance(train, dict) else (train, {})
+        self.train = Data((), train) if isinstance(train, dict) else Data(train, {})
         self.data = {
             name: list(batches(batch, evaluation_batch_size)) for name, batch in placed.items()
         }
@@ -37,18 +39,40 @@ class Engine:
     def _place(self, array: np.ndarray) -> Tensor:
         return torch.tensor(array, device=self._device)
 
-    def start(self, chains: Sequence[int], seed: int) -> Any:
+    def start(self, chains: Sequence[int], seed: int, like: Any = None) -> Any:
         """Return the state of some chains at the trained weights, with a generator of their own."""
         words = np.random.SeedSequence([seed, *chains]).generate_state(1, np.uint64)
         generator = torch.Generator(self._device).manual_seed(int(words[0]))
         weights = {
             name: w.expand(len(chains), *w.shape).clone() for name, w in self.model.mode.items()
         }
-        return self.kernel.init(generator, weights, self.args, self.kwargs)
+        shared = self.kernel.share(self.train) if like is None else like.shared
+        state = self.kernel.start(generator, weights, shared, self.train)
+        if like is None:
+            return state
+        return self.with_step_size(state, np.full(len(chains), float(like.step_size.min())))
 
-    def advance(self, state: Any) -> Any:
-        """Make one draw."""
-        return self.kernel.draw(state, self.args, self.kwargs)
+    def advance(self, state: Any, steps: int) -> Any:
+        """Make one draw, so many steps on."""
+        return self.kernel.advance(state, self.train, steps)
+
+    def adapt(self, state: Any) -> Any:
+        """Fit the preconditioner, if there is one, to where the chains are."""
+        if self.kernel.preconditioner is None:
+            return state
+        return self.kernel.adapt(state, self.train)
+
+    def curvature(self, state: Any) -> np.ndarray:
+        """Return the top curvature where each chain is, preconditioned, ``(chain,)``."""
+        return self.kernel.curvature(state.z, state.shared, self.train).cpu().numpy()
+
+    def likelihood_curvature(self) -> float:
+        """Return the top eigenvalue at w* of the tempered loss's Hessian, without the prior."""
+        return float(likelihood_curvature(self.model, self.train))
+
+    def with_step_size(self, state: Any, step_size: np.ndarray) -> Any:
+        """Return the state with steps of these sizes, ``(chain,)``."""
+        return state._replace(step_size=torch.as_tensor(step_size).to(state.step_size))
 
     def stats(self, state: Any) -> dict[str, np.ndarray]:
         """Return the statistics of the draw, each ``(chain,)``."""
@@ -62,16 +86,15 @@ class Engine:
     @torch.no_grad()
     def log_likelihood(self, state: Any, name: str) -> np.ndarray:
         """Return the pointwise log-likelihoods of a group, ``(chain, row[, token])``."""
+        known = self.kernel.train_log_likelihood(state) if name == "train" else None
+        if known is not None:
+            return known.cpu().numpy()
         parts = [self._score((state.z,), (part,)) for part in self.data[name]]
         return torch.cat(parts, dim=1).cpu().numpy()
 
     def weights(self, state: Any, names: Sequence[str]) -> dict[str, np.ndarray]:
         """Return some of the sampled weights, each ``(chain, ...)``."""
         return {name: state.z[name].cpu().numpy() for name in names}
-
-    def suggest_step_size(self) -> float:
-        """Return a step size that is stable by the curvature at the trained weights."""
-        return self.kernel.suggest_step_size(self.args, self.kwargs)
 
 
 def _name_of(device: torch.device) -> str:

@@ -1,20 +1,53 @@
-"""Gradient estimators: unbiased estimates of the gradient of the potential, with their noise."""
+"""Gradient estimators: unbiased estimates of the gradient of the potential, with their noise.
+
+Each is a small record that a kernel is built with. ``prepare`` computes what is stored once, at
+the trained weights; calling it gives an :class:`Estimate` at others. All chains move at once:
+weights are ``(chain, ...)`` by site.
+"""
 
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
 
+from ppl_bif.checks import whole
+from ppl_bif.data import map_arrays, num_rows
+from ppl_bif.kernel import check_batch_size
 from ppl_bif.pyro.chainwise import Chainwise
 from ppl_bif.pyro.model import LocalizedModel
 from ppl_bif.pyro.potential import potential
 
-__all__ = ["Estimate", "energy_gradient", "minibatch", "minibatch_with_noise"]
+__all__ = [
+    "ControlVariates",
+    "Data",
+    "Estimate",
+    "FullBatch",
+    "GradientEstimator",
+    "Gradients",
+    "Minibatch",
+    "Partition",
+]
 
 Weights = Mapping[str, Tensor]
-Gradient = Callable[..., tuple[dict[str, Tensor], Tensor]]
+Found = tuple[dict[str, Tensor], Tensor]
+
+
+class Data(NamedTuple):
+    """All of the training data, as the model takes it."""
+
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+
+    @property
+    def rows(self) -> int:
+        """Number of rows, n."""
+        return num_rows(self.kwargs or self.args)
+
+    def take(self, rows: Tensor) -> Any:
+        """Return some rows as a batch."""
+        return map_arrays(lambda a: a[rows], self.kwargs or self.args)
 
 
 class Estimate(NamedTuple):
@@ -29,93 +62,382 @@ class Estimate(NamedTuple):
     noise
         Estimated total variance of ``gradient`` over minibatches, ``(chain,)``; NaN where not
         measured.
+    log_likelihood
+        Of every training row, ``(chain, row)`` or ``(chain, row, token)``, where the estimate saw
+        them all.
     """
 
     gradient: dict[str, Tensor]
     loss: Tensor
     noise: Tensor
+    log_likelihood: Tensor | None = None
 
 
-def energy_gradient(model: LocalizedModel) -> Gradient:
-    """Return ``(weights, args, kwargs, rows) -> (gradient, loss)`` of the potential, chainwise."""
-    mapped = Chainwise(partial(_one_chain, model))
+class Gradients:
+    """Gradients of a model, of all chains at once; made once, because it keeps what it traced."""
 
-    def gradient(
-        weights: Weights, args: tuple[Any, ...], kwargs: Mapping[str, Any], rows: Tensor | None
-    ) -> tuple[dict[str, Tensor], Tensor]:
+    def __init__(self, model: LocalizedModel) -> None:
+        self.model = model
+        self._potential = Chainwise(partial(_gradient, model))
+        self._summed = Chainwise(partial(_sum_gradient, model))
+
+    def __call__(self, weights: Weights, data: Data, rows: Tensor | None = None) -> Found:
+        """Gradient of the potential and the log-likelihoods of the rows seen.
+
+        Rows are ``(m,)``, the same for all chains, or ``(chain, m)``; all if None.
+        """
         chosen = () if rows is None else (rows,)
-        return mapped((dict(weights), chosen), (args, dict(kwargs)))
+        own, common = (chosen, ()) if chosen and chosen[0].ndim == 2 else ((), chosen)
+        return self._potential((dict(weights), own), (data, common))
 
-    return gradient
+    def summed(self, weights: Weights, data: Data, rows: Tensor, counted: Tensor) -> Found:
+        """Gradient of beta times the summed loss of some rows ``(chain, m)``, and their mean."""
+        return self._summed((dict(weights), rows, counted), (data,))
 
 
-def _one_chain(
+class GradientEstimator(Protocol):
+    """What kernels ask of an estimator."""
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What defines it, for the record."""
+        ...
+
+    def rows(self, total: int) -> int:
+        """Return of how many of all rows a call takes gradients."""
+        ...
+
+    def prepare(self, gradients: Gradients, data: Data) -> Any:
+        """Return what is stored from w*, tensors in a tree."""
+        ...
+
+    def __call__(
+        self,
+        gradients: Gradients,
+        stored: Any,
+        generator: torch.Generator | None,
+        weights: Weights,
+        data: Data,
+        *,
+        measure: bool,
+    ) -> Estimate:
+        """Estimate the gradient; its noise too if ``measure``."""
+        ...
+
+
+class FullBatch(NamedTuple):
+    """The exact gradient, accumulated over consecutive batches; gives the rows' log-likelihoods.
+
+    Attributes
+    ----------
+    batch_size
+        Rows held at once, which bounds memory and changes nothing else; at most 2,048 by default.
+    """
+
+    batch_size: int | None = None
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What defines it, for the record."""
+        return {"gradient": "full", "batch_size": self.batch_size}
+
+    def rows(self, total: int) -> int:
+        """Return of how many of all rows a call takes gradients."""
+        return total
+
+    def prepare(self, gradients: Gradients, data: Data) -> Any:
+        """Store nothing."""
+        return ()
+
+    def __call__(
+        self,
+        gradients: Gradients,
+        stored: Any,
+        generator: torch.Generator | None,
+        weights: Weights,
+        data: Data,
+        *,
+        measure: bool = False,
+    ) -> Estimate:
+        """Compute the gradient."""
+        size = min(self.batch_size or 2048, data.rows)
+        if size == data.rows:
+            gradient, values = gradients(weights, data)
+        else:
+            gradient, values = _accumulate(gradients, weights, data, size)
+        loss = _loss(values)
+        return Estimate(gradient, loss, torch.zeros_like(loss), values)
+
+
+class Minibatch(NamedTuple):
+    """The gradient of a fresh minibatch, drawn without replacement (Welling & Teh 2011).
+
+    Attributes
+    ----------
+    batch_size
+        m.
+    """
+
+    batch_size: int
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What defines it, for the record."""
+        return {"gradient": "minibatch", "batch_size": self.batch_size}
+
+    def rows(self, total: int) -> int:
+        """Return of how many of all rows a call takes gradients."""
+        return min(self.batch_size, total)
+
+    def prepare(self, gradients: Gradients, data: Data) -> Any:
+        """Store nothing; refuse a batch larger than the data."""
+        check_batch_size(self.batch_size, data.rows)
+        return ()
+
+    def __call__(
+        self,
+        gradients: Gradients,
+        stored: Any,
+        generator: torch.Generator | None,
+        weights: Weights,
+        data: Data,
+        *,
+        measure: bool = False,
+    ) -> Estimate:
+        """Estimate the gradient from rows of their own at every call."""
+        if self.batch_size == data.rows:
+            return FullBatch()(gradients, stored, generator, weights, data)
+        rows = _draw(generator, weights, data.rows, self.batch_size)
+
+        def part(rows: Tensor) -> Found:
+            gradient, values = gradients(weights, data, rows)
+            return gradient, _loss(values)
+
+        return _measured(part, rows, data.rows, measure)
+
+
+class ControlVariates(NamedTuple):
+    """Minibatch differences from w*, added to the full gradient there (Baker et al. 2019).
+
+    The noise falls with the distance from w*, at twice the cost of a minibatch.
+
+    Attributes
+    ----------
+    batch_size
+        m.
+    """
+
+    batch_size: int
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What defines it, for the record."""
+        return {"gradient": "control_variates", "batch_size": self.batch_size}
+
+    def rows(self, total: int) -> int:
+        """Return of how many of all rows a call takes gradients."""
+        return min(2 * self.batch_size, total)
+
+    def prepare(self, gradients: Gradients, data: Data) -> Any:
+        """Store the full gradient at w*."""
+        check_batch_size(self.batch_size, data.rows)
+        return FullBatch()(gradients, (), None, _at_mode(gradients.model), data).gradient
+
+    def __call__(
+        self,
+        gradients: Gradients,
+        stored: Any,
+        generator: torch.Generator | None,
+        weights: Weights,
+        data: Data,
+        *,
+        measure: bool = False,
+    ) -> Estimate:
+        """Estimate the gradient as g(w*) + g_B(w) - g_B(w*)."""
+        rows = _draw(generator, weights, data.rows, self.batch_size)
+        mode = _at_mode(gradients.model, len(rows))
+
+        def part(rows: Tensor) -> Found:
+            here, values = gradients(weights, data, rows)
+            there, _ = gradients(mode, data, rows)
+            moved = {name: stored[name] + here[name] - there[name] for name in here}
+            return moved, _loss(values)
+
+        return _measured(part, rows, data.rows, measure)
+
+
+class _Stored(NamedTuple):
+    """Rows ``(batch, m)`` of a fixed partition, which of them count, and their gradients at w*."""
+
+    rows: Tensor
+    counted: Tensor
+    gradients: dict[str, Tensor]
+    total: dict[str, Tensor]
+
+
+class Partition(NamedTuple):
+    """Minibatches of a fixed partition, each centred by its own stored gradient at w*.
+
+    A control variate that costs no second gradient: memory n/m times the weights instead. With
+    K batches, the estimate is G(w*) + K [g_b(w) - g_b(w*)] + gamma (w - w*), b drawn uniformly.
+
+    Attributes
+    ----------
+    batch_size
+        m, rows in a batch; n/m gradients are stored.
+    recentre
+        Leave out G(w*), the full gradient at the trained weights. w* is then the mode even where
+        training stopped short of one: the posterior of the loss without its slope at w*.
+    """
+
+    batch_size: int
+    recentre: bool = False
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What defines it, for the record."""
+        return {
+            "gradient": "partition",
+            "batch_size": self.batch_size,
+            "recentre": self.recentre,
+        }
+
+    def rows(self, total: int) -> int:
+        """Return of how many of all rows a call takes gradients."""
+        return min(self.batch_size, total)
+
+    def prepare(self, gradients: Gradients, data: Data) -> _Stored:
+        """Cut the rows into batches and store the gradient of each at w*."""
+        check_batch_size(whole("batch_size", self.batch_size), data.rows)
+        mode = _at_mode(gradients.model)
+        device = next(iter(mode.values())).device
+        order = torch.randperm(data.rows, generator=torch.Generator().manual_seed(0)).to(device)
+        # The last batch is filled up with rows that do not count.
+        places = torch.arange(-(-data.rows // self.batch_size) * self.batch_size, device=device)
+        padded = order[places % data.rows].view(-1, self.batch_size)
+        counted = (places < data.rows).view(-1, self.batch_size)
+        found = [
+            gradients.summed(mode, data, *batch)[0]
+            for batch in zip(padded.split(1), counted.split(1), strict=True)
+        ]
+        stored = {name: torch.cat([g[name] for g in found]) for name in mode}
+        total = {name: g.sum(0) * (not self.recentre) for name, g in stored.items()}
+        return _Stored(padded, counted, stored, total)
+
+    def __call__(
+        self,
+        gradients: Gradients,
+        stored: _Stored,
+        generator: torch.Generator | None,
+        weights: Weights,
+        data: Data,
+        *,
+        measure: bool = False,
+    ) -> Estimate:
+        """Estimate the gradient from one batch of the partition; from two if ``measure``."""
+        model, batches = gradients.model, len(stored.rows)
+
+        def draw(below: int) -> Tensor:
+            chains, device = len(next(iter(weights.values()))), stored.rows.device
+            return torch.randint(below, (chains,), generator=generator, device=device)
+
+        def change(b: Tensor) -> Found:
+            gradient, loss = gradients.summed(weights, data, stored.rows[b], stored.counted[b])
+            return {n: batches * (g - stored.gradients[n][b]) for n, g in gradient.items()}, loss
+
+        first = draw(batches)
+        found, loss = change(first)
+        noise = torch.full_like(loss, torch.nan)
+        if measure and batches > 1:
+            other, _ = change((first + 1 + draw(batches - 1)) % batches)
+            # Half the squared difference of two batches, drawn without replacement.
+            noise = _squared_distance(found, other) / 2 * (1 - 1 / batches)
+        gradient = {
+            n: stored.total[n] + g + model.precision * (weights[n] - model.mode[n])
+            for n, g in found.items()
+        }
+        return Estimate(gradient, loss, noise)
+
+
+def _gradient(
     model: LocalizedModel,
     weights: Weights,
-    chosen: tuple[Tensor, ...],
-    args: tuple[Any, ...],
-    kwargs: Mapping[str, Any],
-) -> tuple[dict[str, Tensor], Tensor]:
+    own: tuple[Tensor, ...],
+    data: Data,
+    common: tuple[Tensor, ...],
+) -> Found:
+    """Do as :class:`Gradients` for one chain, whose rows are its own, common to all, or none."""
+
     def energy(values: Weights) -> tuple[Tensor, Tensor]:
-        return potential(model, values, args, kwargs, *chosen)
+        return potential(model, values, *data, *own, *common)
 
     return torch.func.grad(energy, has_aux=True)(weights)
 
 
-def minibatch(
-    gradient: Gradient,
-    generator: torch.Generator | None,
-    weights: Weights,
-    args: tuple[Any, ...],
-    kwargs: Mapping[str, Any],
-    *,
-    num_rows: int,
-    batch_size: int,
-) -> Estimate:
-    """Estimate the gradient from rows drawn without replacement (all of them: exactly)."""
-    rows = _draw(generator, weights, num_rows, batch_size)
-    estimate, loss = gradient(weights, args, kwargs, rows)
-    exact = batch_size == num_rows
-    return Estimate(estimate, loss, torch.full_like(loss, 0.0 if exact else torch.nan))
+def _accumulate(gradients: Gradients, weights: Weights, data: Data, size: int) -> Found:
+    device = next(iter(weights.values())).device
+    total = {name: torch.zeros_like(w) for name, w in weights.items()}
+    values = []
+    # Each estimate is rescaled by n/m and holds the prior: weighted by m/n they add up.
+    for rows in torch.arange(data.rows, device=device).split(size):
+        gradient, seen = gradients(weights, data, rows)
+        share = len(rows) / data.rows
+        total = {name: g.add(gradient[name], alpha=share) for name, g in total.items()}
+        values.append(seen)
+    return total, torch.cat(values, dim=1)
 
 
-def minibatch_with_noise(
-    gradient: Gradient,
-    generator: torch.Generator | None,
-    weights: Weights,
-    args: tuple[Any, ...],
-    kwargs: Mapping[str, Any],
-    *,
-    num_rows: int,
-    batch_size: int,
+def _sum_gradient(
+    model: LocalizedModel, weights: Weights, rows: Tensor, counted: Tensor, data: Data
+) -> Found:
+    """Gradient of beta times the summed loss of some rows, and their mean loss, for one chain."""
+
+    def energy(values: Weights) -> tuple[Tensor, Tensor]:
+        found = model.log_likelihood(values, data.take(rows))
+        total = torch.where(counted, -found.reshape(len(rows), -1).sum(1), 0.0).sum()
+        return model.inverse_temperature * total, total / counted.sum()
+
+    return torch.func.grad(energy, has_aux=True)(weights)
+
+
+def _measured(
+    part: Callable[[Tensor], Found], rows: Tensor, num_rows: int, measure: bool
 ) -> Estimate:
-    """Do as :func:`minibatch`, and measure the noise from the two halves of the minibatch.
+    """Estimate from some rows; the noise, if asked for, from their two halves.
 
     The halves g1, g2 of sizes m1, m2 give Var(g) = (1 - m/n) m1 m2 / m^2 E||g1 - g2||^2, at the
     price of the one gradient.
     """
-    if batch_size in (1, num_rows):
-        size = {"num_rows": num_rows, "batch_size": batch_size}
-        return minibatch(gradient, generator, weights, args, kwargs, **size)
-    rows = _draw(generator, weights, num_rows, batch_size)
-    assert rows is not None
-    first = batch_size // 2
-    share = first / batch_size
-    g1, loss1 = gradient(weights, args, kwargs, rows[:, :first])
-    g2, loss2 = gradient(weights, args, kwargs, rows[:, first:])
-    squares = torch.stack([(g1[n] - g2[n]).square().flatten(1).sum(1) for n in g1]).sum(0)
+    size = rows.shape[1]
+    if not measure or size == 1:
+        gradient, loss = part(rows)
+        return Estimate(gradient, loss, torch.full_like(loss, torch.nan))
+    first = size // 2
+    share = first / size
+    (g1, loss1), (g2, loss2) = part(rows[:, :first]), part(rows[:, first:])
     return Estimate(
         {name: share * g1[name] + (1 - share) * g2[name] for name in g1},
         share * loss1 + (1 - share) * loss2,
-        (1 - batch_size / num_rows) * share * (1 - share) * squares,
+        (1 - size / num_rows) * share * (1 - share) * _squared_distance(g1, g2),
     )
+
+
+def _squared_distance(a: Weights, b: Weights) -> Tensor:
+    return torch.stack([(a[n] - b[n]).square().flatten(1).sum(1) for n in a]).sum(0)
+
+
+def _loss(values: Tensor) -> Tensor:
+    """Mean loss of rows ``(chain, m)`` or ``(chain, m, token)``, summed over tokens."""
+    return -values.flatten(1).sum(1) / values.shape[1]
+
+
+def _at_mode(model: LocalizedModel, chains: int = 1) -> dict[str, Tensor]:
+    return {name: w.expand(chains, *w.shape) for name, w in model.mode.items()}
 
 
 def _draw(
     generator: torch.Generator | None, weights: Weights, num_rows: int, batch_size: int
-) -> Tensor | None:
-    if batch_size == num_rows:
-        return None
+) -> Tensor:
     example = next(iter(weights.values()))
     # The largest of n uniforms are a uniform subset, drawn for all chains at once.
     ranks = torch.rand(len(example), num_rows, generator=generator, device=example.device)

@@ -75,7 +75,9 @@ def _from_pointwise(name: str, pointwise: Callable[[Any, Batch], Tensor]) -> Lik
     def observe(outputs: Any, batch: Batch) -> tuple[TorchDistributionMixin, Any]:
         values = pointwise(outputs, batch)
         per_row = values.sum(-1) if values.ndim > 1 else values
-        return dist.Unit(per_row, validate_args=False), per_row.new_empty((*per_row.shape, 0))
+        unit = dist.Unit(per_row, validate_args=False)
+        unit.pointwise = values
+        return unit, per_row.new_empty((*per_row.shape, 0))
 
     return Likelihood(name, observe, pointwise)
 

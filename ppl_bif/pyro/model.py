@@ -102,10 +102,11 @@ class LocalizedModel:
             for name, w in self.mode.items()
         }
         with (
-            pyro.plate(PLATE, num_rows(batch)) as rows,
+            pyro.plate(PLATE, num_rows(batch)),
             poutine.scale(scale=self.inverse_temperature),
         ):
-            seen = map_arrays(lambda a: a[rows], batch)
+            # Leaves the data as it is where the plate sees all rows.
+            seen = map_arrays(lambda a: pyro.subsample(a, event_dim=a.ndim - 1), batch)
             observed, value = self.likelihood.observe(self.outputs(weights, seen), seen)
             pyro.sample(OBSERVED, observed, obs=value)
 

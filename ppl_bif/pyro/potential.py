@@ -6,7 +6,6 @@ from typing import Any
 from pyro import poutine
 from torch import Tensor
 
-from ppl_bif.data import num_rows
 from ppl_bif.pyro.model import OBSERVED, PLATE, LocalizedModel
 
 __all__ = ["potential"]
@@ -36,12 +35,13 @@ def potential(
     -------
     energy : Tensor, ()
         U(w), or its unbiased estimate from ``rows``.
-    loss : Tensor, ()
-        Mean loss of the rows seen, not tempered.
+    log_likelihood : Tensor, (m,) or (m, token)
+        Of the rows seen, not tempered.
     """
     values = dict(weights) if rows is None else {**weights, PLATE: rows}
     # Conditioned sites, unlike substituted ones, keep their place in the joint density.
     trace = poutine.trace(poutine.condition(model, data=values)).get_trace(*args, **kwargs)
-    energy = -trace.log_prob_sum()
-    scaled = trace.nodes[OBSERVED]["log_prob_sum"]
-    return energy, -scaled.detach() / (model.inverse_temperature * num_rows(dict(kwargs) or args))
+    trace.compute_log_prob()
+    observed = trace.nodes[OBSERVED]
+    pointwise = getattr(observed["fn"], "pointwise", observed["unscaled_log_prob"])
+    return -trace.log_prob_sum(), pointwise
