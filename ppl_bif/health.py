@@ -53,7 +53,7 @@ def health(idata: Any) -> Health:
         rise,
         float(kept["distance"].mean()),
         energy / injected if injected else math.nan,
-        float(np.fmax(*(_rhat(kept, name) for name in ("lp", "distance")))),
+        float(np.fmax(_rhat(kept, "lp"), _rhat(kept, "distance"))),
     )
 
 
