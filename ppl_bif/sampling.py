@@ -314,6 +314,7 @@ def _found(ran: Ran) -> dict[str, Any]:
         "step_size": ran.step_size,
         "steps_per_draw": ran.tuned.steps,
         "burn_in": ran.tuned.burn_in,
+        "warmup_steps": ran.tuned.taken,
         "tuning": [str(choice) for choice in ran.choices],
         "notes": ran.notes,
     }

@@ -51,6 +51,8 @@ class Tuned(NamedTuple):
         Steps per draw.
     burn_in
         Steps that take a chain from w* to its posterior.
+    taken
+        Steps that warm-up took, pilots among them.
     choices
         What was chosen.
     """
@@ -58,6 +60,7 @@ class Tuned(NamedTuple):
     state: Any
     steps: int
     burn_in: int
+    taken: int
     choices: list[Choice]
 
 
@@ -141,12 +144,24 @@ class _WarmUp:
         self.state = engine.start(chains, seed)
 
     def set_step(self, where: str) -> None:
-        """Take the step size from the curvature where the chains are, if it is free."""
+        """Take the step size from the curvature where the chains are, unless it was given."""
         if self.kernel.step_size is not None:
+            step = self.shrink * self.kernel.step_size
+            self.state = self.engine.with_step_size(self.state, np.full(len(self.chains), step))
             return
         top = float(np.max(self.engine.curvature(self.state)))
         step = self.shrink * float(self.kernel.stable_step(top))
-        self.put_step(step, f"the default at curvature {top:.4g} {where}")
+        share = "" if self.shrink == 1 else f"{self.shrink:g} of "
+        why = "" if self.shrink == 1 else ", as chains diverged in warm-up"
+        self.put_step(step, f"{share}the default at curvature {top:.4g} {where}{why}")
+
+    def lower_step(self) -> None:
+        """Hold a step that the user gave below what is stable without the preconditioner."""
+        given = self.kernel.step_size
+        if given is not None:
+            top = float(np.max(self.engine.curvature(self.state)))
+            step = min(given, float(self.kernel.stable_step(top)))
+            self.state = self.engine.with_step_size(self.state, np.full(len(self.chains), step))
 
     def put_step(self, step: float, reason: str) -> None:
         self.state = self.engine.with_step_size(self.state, np.full(len(self.chains), step))
@@ -219,6 +234,7 @@ def warm_up(
     kernel = run.kernel
     run.set_step("at w*")
     if kernel.step_size is None or kernel.preconditioner is not None:
+        run.lower_step()
         _relax(run)
         run.state = engine.adapt(run.state)
         run.set_step("at the draws")
@@ -236,9 +252,10 @@ def warm_up(
         left = max(0, burn_in - run.taken)
     else:
         left = burn_in = warmup * steps
-    for _ in range(-(-left // steps)):
+    rounds = -(-left // steps)
+    for _ in range(rounds):
         run.state = engine.advance(run.state, steps)
-    return Tuned(run.state, steps, burn_in, run.choices)
+    return Tuned(run.state, steps, burn_in, run.taken + rounds * steps, run.choices)
 
 
 def _relax(run: _WarmUp) -> None:

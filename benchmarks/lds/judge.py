@@ -1,0 +1,123 @@
+"""How good the runs' scores are: ``python -m benchmarks.lds.judge`` writes ``results/ours.jsonl``.
+
+Every run in ``runs/`` is judged at several numbers of draws, by each estimator: LDS against
+retraining, rank agreement with another run of the same settings, Pearson with the long reference.
+"""
+
+import json
+from collections.abc import Iterator
+from itertools import product
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import xarray as xr
+
+import ppl_bif as bif
+from benchmarks.lds import tasks, truth
+from benchmarks.lds.ours import RUNS
+from ppl_bif.convergence import agreement
+
+RESULTS = Path(__file__).parent / "results" / "ours.jsonl"
+SCORES = RUNS / "scores"
+DRAWS = (62, 125, 250, 500, 1000)
+# Estimators by name, with the draws they are judged at.
+ESTIMATORS: dict[str, tuple[dict[str, Any], tuple[int, ...]]] = {
+    "raw": ({"shrink": None}, DRAWS),
+    "eb": ({"shrink": "eb"}, (250, 1000)),
+    "lognormal": ({"form": "lognormal", "shrink": None}, (250, 1000)),
+    "lognormal_eb": ({"form": "lognormal", "shrink": "eb"}, (250, 1000)),
+}
+# Row and scoring passes of one example.
+GRADIENT, FORWARD = 3, 1
+
+
+class Run(NamedTuple):
+    """A kept run: its parts of the name, and where it is."""
+
+    task: str
+    backend: str
+    name: str
+    seed: int
+    path: Path
+
+
+def main() -> None:
+    """Judge all runs."""
+    SCORES.mkdir(parents=True, exist_ok=True)
+    runs = [
+        Run(*path.stem.split("-")[:3], int(path.stem.split("-")[3]), path)
+        for path in sorted(RUNS.glob("*-*-*-*.npz"))
+    ]
+    lines = []
+    for run in runs:
+        if run.name != "reference":
+            lines += [describe(run, runs, *which) for which in wanted(run)]
+            print(run.path.stem, lines[-1]["lds"], flush=True)
+    RESULTS.write_text("".join(json.dumps(line) + "\n" for line in lines))
+
+
+def wanted(run: Run) -> Iterator[tuple[str, int]]:
+    """Estimators and draws to judge a run at."""
+    with np.load(run.path) as kept:
+        most = kept["train"].shape[1]
+    for name, (_, draws) in ESTIMATORS.items():
+        yield from product([name], [n for n in draws if n <= most])
+
+
+def describe(run: Run, runs: list[Run], estimator: str, draws: int) -> dict[str, Any]:
+    """Put down what one estimate is worth and what it cost."""
+    task, score = tasks.load(run.task), scores(run, estimator, draws)
+    with np.load(run.path) as kept:
+        attrs, seconds = json.loads(str(kept["attrs"])), float(kept["seconds"])
+        drawn = kept["train"].shape[1]
+    line = {
+        **run._asdict(),
+        "path": None,
+        "estimator": estimator,
+        "draws": draws,
+        "lds": round(truth.lds(score.T, task.values, task.masks).mean, 4),
+        "passes": passes(attrs, task, draws),
+        "seconds": round(seconds * draws / drawn, 1),
+        "steps_per_draw": int(attrs["steps_per_draw"]),
+        "step_size": float(attrs["step_size"]),
+    }
+    del line["path"]
+    other = next((r for r in runs if r[:3] == run[:3] and r.seed == run.seed ^ 1), None)
+    if other is not None:
+        line["agreement"] = round(float(agreement(score, scores(other, estimator, draws)).mean()), 4)
+    reference = next((r for r in runs if r.task == run.task and r.name == "reference"), None)
+    if reference is not None:
+        limit = scores(reference, "raw", 10**9)
+        line["pearson"] = round(float(np.corrcoef(score.ravel(), limit.ravel())[0, 1]), 4)
+    return line
+
+
+def scores(run: Run, estimator: str, draws: int) -> np.ndarray:
+    """Scores ``(query, train)`` from the first draws of a run."""
+    kept = SCORES / f"{run.path.stem}-{estimator}-{draws}.npy"
+    if not kept.exists():
+        with np.load(run.path) as traces:
+            series = {
+                f"{part}_obs": (("chain", "draw", part), traces[part][:, :draws])
+                for part in ("train", "query")
+            }
+        tree = xr.DataTree.from_dict({"log_likelihood": xr.Dataset(series)})
+        found = bif.influence(tree, **ESTIMATORS[estimator][0])["influence"]
+        np.save(kept, found.values.astype(np.float32))
+    return np.load(kept)
+
+
+def passes(attrs: dict[str, Any], task: tasks.Task, draws: int) -> int:
+    """Example passes of a run, warm-up among them: a gradient counts 3, scoring 1."""
+    rows, queries = len(task.rows.train_y), len(task.rows.query_y)
+    full = attrs["gradient"] == "full"
+    per_step = rows if full else attrs["batch_size"] * (1 + (attrs["gradient"] == "control_variates"))
+    leapfrogs = attrs.get("leapfrog_steps", 1)
+    steps = draws * attrs["steps_per_draw"] + attrs.get("warmup_steps", 600)
+    scored = queries if full else rows + queries
+    return int(attrs["chains"] * (GRADIENT * per_step * leapfrogs * steps + FORWARD * draws * scored))
+
+
+if __name__ == "__main__":
+    main()
