@@ -10,8 +10,9 @@ from ppl_bif.schema import arviz, group, root_attrs, usable_chains
 
 __all__ = ["Health", "health", "reasons_to_refuse"]
 
-# Beyond these a chain has not sampled its posterior, whatever its scores look like.
-COLDEST, HOTTEST, RHAT = 0.5, 2.0, 1.5
+# Beyond these a chain has not sampled its posterior, whatever its scores look like. Below 0 the
+# posterior has its mode away from w*, as it may where w* was not trained on these rows to the end.
+COLDEST, HOTTEST, RHAT = -3.0, 2.0, 1.5
 
 
 class Health(NamedTuple):
@@ -68,15 +69,21 @@ def _rhat(stats: xr.Dataset, name: str) -> float:
 def reasons_to_refuse(found: Health) -> list[str]:
     """Say why the scores of a run would be wrong; empty if nothing tells against it."""
     reasons = []
-    if not COLDEST <= found.energy_ratio <= HOTTEST and math.isfinite(found.energy_ratio):
+    if found.energy_ratio > HOTTEST:
         reasons.append(
-            f"its energy is {found.energy_ratio:.3g} times that of its posterior (wanted "
-            f"{COLDEST:g} ... {HOTTEST:g}): the chains have not reached it, or a step or "
-            "minibatch noise heats them"
+            f"its energy is {found.energy_ratio:.3g} times that of its posterior (wanted below "
+            f"{HOTTEST:g}): the step, or minibatch noise, heats the chains"
+        )
+    if found.energy_ratio < COLDEST:
+        reasons.append(
+            f"its chains fell to {found.energy_ratio:.3g} times the energy of a posterior around "
+            f"the trained weights (wanted above {COLDEST:g}): these are far from its mode"
         )
     if found.wandering > RHAT:
         reasons.append(
             f"its chains still wander (R-hat of their log posterior or distance is "
             f"{found.wandering:.3g}, wanted below {RHAT:g}): every pair of losses looks related"
         )
+    if found.distance == 0:
+        reasons.append("its chains never left the trained weights: every step was rejected")
     return reasons
