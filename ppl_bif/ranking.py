@@ -7,7 +7,7 @@ import xarray as xr
 from scipy.stats import t as student
 
 from ppl_bif.checks import whole
-from ppl_bif.scores import BLOCK_PAIRS, influence
+from ppl_bif.scores import BLOCK_PAIRS, RESOLVED_ERRORS, influence
 
 __all__ = ["top"]
 
@@ -19,7 +19,10 @@ def top(scores: Any, k: int = 10, *, fdr: float = 0.05) -> xr.Dataset:
 
     The best of many noisy scores look large by chance: 5% of all rows lie beyond two errors when
     nothing is there. A listed row is therefore marked ``resolved`` only if its score survives the
-    Benjamini-Hochberg procedure over all rows of its query.
+    Benjamini-Hochberg procedure over all rows of its query, as plainly estimated, whatever was
+    shrunk since. A *rank* is ``settled`` if the score differs from those listed before and after
+    it by more than twice the error of the difference, the two taken as independent: with other
+    draws, the neighbours would stand in the same order.
 
     Parameters
     ----------
@@ -33,8 +36,9 @@ def top(scores: Any, k: int = 10, *, fdr: float = 0.05) -> xr.Dataset:
     Returns
     -------
     xarray.Dataset
-        Dims (query, direction, rank): ``train`` (the id), ``influence``, ``mcse``, ``resolved``.
-        ``direction`` is ``raises`` (most positive first) or ``lowers`` (most negative first).
+        Dims (query, direction, rank): ``train`` (the id), ``influence``, ``mcse``, ``resolved``,
+        ``settled``. ``direction`` is ``raises`` (most positive first) or ``lowers`` (most
+        negative first).
 
     Raises
     ------
@@ -56,6 +60,8 @@ def top(scores: Any, k: int = 10, *, fdr: float = 0.05) -> xr.Dataset:
     [['a', 'b']]
     >>> best["resolved"].sel(direction="raises").values.tolist()
     [[True, False]]
+    >>> best["settled"].sel(direction="raises").values.tolist()
+    [[True, False]]
     """
     if not isinstance(scores, xr.Dataset) or "influence" not in scores:
         scores = influence(scores)
@@ -75,8 +81,13 @@ def top(scores: Any, k: int = 10, *, fdr: float = 0.05) -> xr.Dataset:
 
 def _top_of(scores: xr.Dataset, k: int, fdr: float) -> xr.Dataset:
     value, error = scores["influence"].values, scores["mcse"].values
-    found = _discoveries(value, error, int(scores.attrs.get("blocks", 100)), fdr)
-    order = np.stack([_largest(value, k), _largest(-value, k)], axis=1)
+    plain = ("covariance", "covariance_mcse") if "covariance" in scores else ("influence", "mcse")
+    tested, noise = (scores[name].values for name in plain)
+    found = _discoveries(tested, noise, int(scores.attrs.get("blocks", 100)), fdr)
+    more = min(k + 1, value.shape[1])
+    order = np.stack([_largest(value, more), _largest(-value, more)], axis=1)
+    settled = _settled(value, error, order)[..., :k]
+    order = order[..., :k]
 
     def pick(table: np.ndarray) -> tuple[tuple[str, ...], np.ndarray]:
         chosen = np.take_along_axis(table[:, None, :], order, axis=2)
@@ -91,6 +102,7 @@ def _top_of(scores: xr.Dataset, k: int, fdr: float) -> xr.Dataset:
             "mcse": pick(error),
             # A row of the other sign is in the list only for want of better ones.
             "resolved": (influence[0], pick(found)[1] & (signs * influence[1] > 0)),
+            "settled": (influence[0], settled),
         },
         coords={
             "query": scores["query"].values,
@@ -98,6 +110,14 @@ def _top_of(scores: xr.Dataset, k: int, fdr: float) -> xr.Dataset:
             "rank": np.arange(k),
         },
     )
+
+
+def _settled(value: np.ndarray, error: np.ndarray, order: np.ndarray) -> np.ndarray:
+    """Mark the ranks whose scores differ from those of both neighbours."""
+    v, e = (np.take_along_axis(table[:, None, :], order, axis=2) for table in (value, error))
+    apart = np.abs(np.diff(v, axis=2)) > RESOLVED_ERRORS * np.hypot(e[..., 1:], e[..., :-1])
+    end = np.ones_like(v[..., :1], bool)
+    return np.concatenate([end, apart], axis=2) & np.concatenate([apart, end], axis=2)
 
 
 def _largest(value: np.ndarray, k: int) -> np.ndarray:
