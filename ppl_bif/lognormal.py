@@ -43,7 +43,7 @@ def lognormal_covariance(
     -------
     Lognormal
         Errors by the delta method, from those of the covariances of the logarithms and of the
-        mean losses, taken as independent.
+        mean losses, the two of a pair taken as moving together.
 
     Raises
     ------
@@ -66,7 +66,7 @@ def lognormal_covariance(
         mean, sd, false_sign = shrink(*log)
         log = Estimate(mean, sd)
     level, growth = np.outer(b_mean, a_mean), np.expm1(log.value)
-    means = np.add.outer(b_error**2, a_error**2)
+    means = np.add.outer(b_error, a_error) ** 2
     error = level * np.sqrt(((growth + 1) * log.mcse) ** 2 + growth**2 * means)
     return Lognormal(level * growth, error, false_sign)
 

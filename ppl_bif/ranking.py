@@ -61,7 +61,7 @@ def top(scores: Any, k: int = 10, *, fdr: float = 0.05) -> xr.Dataset:
     >>> best["resolved"].sel(direction="raises").values.tolist()
     [[True, False]]
     >>> best["settled"].sel(direction="raises").values.tolist()
-    [[True, False]]
+    [[True, True]]
     """
     if not isinstance(scores, xr.Dataset) or "influence" not in scores:
         scores = influence(scores)

@@ -19,6 +19,7 @@ BLOCK_PAIRS = 2**24
 RESOLVED_ERRORS = 2.0
 # A sign that is wrong this often, the tail of a score two errors from 0, counts as known.
 RESOLVED_FALSE_SIGN = 0.025
+SHRINK_ROWS = 200
 KINDS = ("covariance", "correlation")
 FORMS = ("covariance", "lognormal")
 SHRINK = ("auto", "eb", None)
@@ -115,7 +116,8 @@ def influence(
         ``"eb"``: replace each score by its posterior mean under the law of its query's scores,
         fitted to them all (adaptive shrinkage, Stephens 2017); biased towards 0, less than its
         error for a resolved score, and gone with many draws. None: as estimated. ``"auto"``:
-        ``"eb"`` for covariances, None for correlations.
+        ``"eb"`` for covariances with at least 200 training rows, from which the law is known well
+        enough for errors to be right; else None.
     block_pairs
         Pairs (query, train) formed at once. Up to so many are computed now; more stay lazy, as
         dask arrays that compute the blocks that are asked for. Shrinking takes all training rows
@@ -152,9 +154,11 @@ def influence(
     array([[1., 2.],
            [2., 4.]])
     """
-    shrunk = _check_estimator(kind, form, shrink)
+    _check_estimator(kind, form, shrink)
     _refuse_unsampled(idata)
     rows, explained = _series(idata, train, query, observable)
+    enough = kind == "covariance" and len(rows.ids) >= SHRINK_ROWS
+    shrunk = shrink == "eb" or (shrink == "auto" and enough)
     time = product_time(_some(rows), _some(explained))
     chains, draws = len(rows.chains), rows.array.sizes["draw"]
     beta = float(root_attrs(idata).get("inverse_temperature", 1.0))
@@ -192,8 +196,8 @@ def influence(
     return scores
 
 
-def _check_estimator(kind: str, form: str, shrink: str | None) -> bool:
-    """Check what is asked for; return whether to shrink."""
+def _check_estimator(kind: str, form: str, shrink: str | None) -> None:
+    """Check what is asked for."""
     for name, value, known in (("kind", kind, KINDS), ("form", form, FORMS)):
         if value not in known:
             raise ValueError(f"{name} must be one of {known}; got {value!r}")
@@ -204,7 +208,6 @@ def _check_estimator(kind: str, form: str, shrink: str | None) -> bool:
             "a correlation has one form and is not shrunk: leave form and shrink out, or take "
             'kind="covariance"'
         )
-    return shrink == "eb" or (shrink == "auto" and kind == "covariance")
 
 
 def _refuse_unsampled(idata: Any) -> None:

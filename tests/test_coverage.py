@@ -44,5 +44,5 @@ def _covers(everything, run, truth, kind):
         name: group(everything, name).isel(chain=chains)
         for name in ("log_likelihood", "sample_stats")
     }
-    scores = bif.influence(inference_data(groups, root_attrs(everything)), kind=kind)
+    scores = bif.influence(inference_data(groups, root_attrs(everything)), kind=kind, shrink=None)
     return np.abs(scores["influence"].values - truth) <= 1.96 * scores["mcse"].values

@@ -19,12 +19,18 @@ def small(draws=60, **changes):
     return run_of(train, query, **{"coords": COORDS, **changes})
 
 
+def losses(**changes):
+    """A run whose losses are positive, as a classifier's are."""
+    train, query, _ = factors(np.random.default_rng(0), 60, train=7, query=5)
+    return run_of(-np.exp(train), -np.exp(query), **{"coords": COORDS, **changes})
+
+
 def of_likelihood(variables, **groups):
     return inference_data({"log_likelihood": xr.Dataset(variables), **groups}, {})
 
 
 def test_values_errors_and_names():
-    scores = bif.influence(small(attrs={"inverse_temperature": 0.5}))
+    scores = bif.influence(small(attrs={"inverse_temperature": 0.5}), shrink=None)
     assert scores["influence"].dims == ("query", "train")
     assert scores["train"].values.tolist() == COORDS["train"]
     assert scores["query"].values.tolist() == COORDS["query"].tolist()
@@ -35,7 +41,7 @@ def test_values_errors_and_names():
     np.testing.assert_array_equal(
         scores["resolved"], np.abs(scores["influence"]) > 2 * scores["mcse"]
     )
-    whole = bif.influence(small())
+    whole = bif.influence(small(), shrink=None)
     np.testing.assert_allclose(2 * scores["influence"], whole["influence"])
     np.testing.assert_allclose(2 * scores["mcse"], whole["mcse"])
 
@@ -49,7 +55,7 @@ def test_correlations_do_not_know_the_temperature():
 
 def test_scores_approach_the_truth():
     train, query, truth = factors(np.random.default_rng(0), 4000)
-    scores = bif.influence(run_of(train, query))
+    scores = bif.influence(run_of(train, query), shrink=None)
     z = (scores["influence"] - truth) / scores["mcse"]
     assert 0.92 < float((np.abs(z) < 1.96).mean()) < 0.98
 
@@ -58,7 +64,7 @@ def test_scores_approach_the_truth():
 @pytest.mark.parametrize("block_pairs", [1, 2, 6, 20, 34])
 def test_lazy_scores_equal_eager_ones(kind, block_pairs, monkeypatch):
     run = small()
-    eager = bif.influence(run, kind=kind)
+    eager = bif.influence(run, kind=kind, shrink=None)
     formed = []
     real = scores_module.block_covariance
 
@@ -67,7 +73,7 @@ def test_lazy_scores_equal_eager_ones(kind, block_pairs, monkeypatch):
         return real(train, query, **settings)
 
     monkeypatch.setattr(scores_module, "block_covariance", spy)
-    lazy = bif.influence(run, kind=kind, block_pairs=block_pairs)
+    lazy = bif.influence(run, kind=kind, shrink=None, block_pairs=block_pairs)
     assert lazy["influence"].chunks is not None
     assert not formed
     one = lazy.isel(query=3, train=4).compute()
@@ -77,6 +83,57 @@ def test_lazy_scores_equal_eager_ones(kind, block_pairs, monkeypatch):
         xr.testing.assert_allclose(lazy.compute(), eager)
     assert max(q * t for q, t in formed) <= block_pairs
     assert sum(q * t for q, t in formed) >= 35
+
+
+@pytest.mark.parametrize("form", ["covariance", "lognormal"])
+@pytest.mark.parametrize("block_pairs", [1, 20, 34])
+def test_lazy_shrunk_scores_equal_eager_ones(form, block_pairs):
+    run = losses()
+    lazy = bif.influence(run, form=form, shrink="eb", block_pairs=block_pairs)
+    assert lazy["influence"].chunks is not None
+    with dask.config.set(scheduler="synchronous"):
+        xr.testing.assert_allclose(lazy.compute(), bif.influence(run, form=form, shrink="eb"))
+
+
+def test_the_plain_estimate_is_always_kept():
+    run = losses(attrs={"inverse_temperature": 0.5})
+    plain = bif.influence(run, shrink=None)
+    assert "covariance" not in plain
+    for form, shrink in (("covariance", "eb"), ("lognormal", None), ("lognormal", "eb")):
+        scores = bif.influence(run, form=form, shrink=shrink)
+        np.testing.assert_allclose(scores["covariance"], plain["influence"])
+        np.testing.assert_allclose(scores["covariance_mcse"], plain["mcse"])
+        assert (scores.attrs["form"], scores.attrs["shrink"]) == (form, shrink or "none")
+        assert ("false_sign" in scores) == (shrink == "eb")
+        assert (scores["influence"] != plain["influence"]).all()
+    np.testing.assert_array_equal(scores["resolved"], scores["false_sign"] < 0.025)
+
+
+def test_shrinking_is_the_default_where_there_are_many_rows():
+    rng = np.random.default_rng(0)
+    for rows, shrink in ((199, "none"), (200, "eb")):
+        run = run_of(rng.normal(size=(2, 50, rows)), rng.normal(size=(2, 50, 3)))
+        assert bif.influence(run).attrs["shrink"] == shrink
+        assert bif.influence(run, kind="correlation").attrs["shrink"] == "none"
+
+
+def test_what_is_asked_for_must_exist():
+    run = losses()
+    for name, value in (("form", "normal"), ("shrink", "lasso"), ("kind", "distance")):
+        with pytest.raises(ValueError, match=rf"{name} must be one of .*; got '{value}'"):
+            bif.influence(run, **{name: value})
+    for settings in ({"form": "lognormal"}, {"shrink": "eb"}):
+        with pytest.raises(ValueError, match="a correlation has one form"):
+            bif.influence(run, kind="correlation", **settings)
+    with pytest.raises(ValueError, match="needs losses that are not negative"):
+        bif.influence(small(), form="lognormal")
+
+
+def test_a_run_that_did_not_sample_its_posterior_is_not_scored():
+    run = losses(attrs={"refused": ["its chains still wander"]})
+    for ask in (bif.influence, bif.top):
+        with pytest.raises(bif.BIFError, match=r"did not sample its posterior.*still wander"):
+            ask(run)
 
 
 def test_top_of_lazy_scores():
@@ -89,7 +146,7 @@ def test_top_of_lazy_scores():
 def test_a_foreign_run_of_one_variable():
     values = np.random.default_rng(0).normal(size=(2, 50, 4))
     run = of_likelihood({"y": (("chain", "draw", "y_dim_0"), values)})
-    scores = bif.influence(run)
+    scores = bif.influence(run, shrink=None)
     assert scores.sizes == {"query": 4, "train": 4}
     centred = values - values.mean(axis=1, keepdims=True)
     np.testing.assert_allclose(

@@ -85,7 +85,9 @@ def describe(run: Run, runs: list[Run], estimator: str, draws: int) -> dict[str,
     del line["path"]
     other = next((r for r in runs if r[:3] == run[:3] and r.seed == run.seed ^ 1), None)
     if other is not None:
-        line["agreement"] = round(float(agreement(score, scores(other, estimator, draws)).mean()), 4)
+        line["agreement"] = round(
+            float(agreement(score, scores(other, estimator, draws)).mean()), 4
+        )
     reference = next((r for r in runs if r.task == run.task and r.name == "reference"), None)
     if reference is not None:
         limit = scores(reference, "raw", 10**9)
@@ -112,11 +114,15 @@ def passes(attrs: dict[str, Any], task: tasks.Task, draws: int) -> int:
     """Example passes of a run, warm-up among them: a gradient counts 3, scoring 1."""
     rows, queries = len(task.rows.train_y), len(task.rows.query_y)
     full = attrs["gradient"] == "full"
-    per_step = rows if full else attrs["batch_size"] * (1 + (attrs["gradient"] == "control_variates"))
+    per_step = (
+        rows if full else attrs["batch_size"] * (1 + (attrs["gradient"] == "control_variates"))
+    )
     leapfrogs = attrs.get("leapfrog_steps", 1)
     steps = draws * attrs["steps_per_draw"] + attrs.get("warmup_steps", 600)
     scored = queries if full else rows + queries
-    return int(attrs["chains"] * (GRADIENT * per_step * leapfrogs * steps + FORWARD * draws * scored))
+    return int(
+        attrs["chains"] * (GRADIENT * per_step * leapfrogs * steps + FORWARD * draws * scored)
+    )
 
 
 if __name__ == "__main__":
