@@ -106,11 +106,11 @@ def test_only_chosen_sites_move(backend, linear):
 
 
 def test_one_diverged_chain_is_named_and_left_out(backend, linear, monkeypatch):
-    import ppl_bif.sampling as sampling
+    observe = Record.observe
 
-    observe = sampling._observe
-
-    def poisoned(engine, plan, state, diverged):
+    def poisoned(record, engine, state, diverged):
+        if len(diverged) == 1:
+            return observe(record, engine, state, diverged)
         spoilt = engine.log_likelihood
 
         def log_likelihood(state, name):
@@ -119,12 +119,12 @@ def test_one_diverged_chain_is_named_and_left_out(backend, linear, monkeypatch):
             return values
 
         monkeypatch.setattr(engine, "log_likelihood", log_likelihood)
-        draw = observe(engine, plan, state, diverged)
+        draw = observe(record, engine, state, diverged)
         monkeypatch.setattr(engine, "log_likelihood", spoilt)
         return draw
 
-    monkeypatch.setattr(sampling, "_observe", poisoned)
-    with pytest.warns(RuntimeWarning, match=r"chain 1 at draw 0.*step_size="):
+    monkeypatch.setattr(Record, "observe", poisoned)
+    with pytest.warns(RuntimeWarning, match=r"chain 1 diverged at draw 0; begun again with half"):
         idata = run(backend, linear)
     scores = bif.influence(idata)
     assert scores.attrs["chains_excluded"] == [1]
@@ -135,7 +135,7 @@ def test_one_diverged_chain_is_named_and_left_out(backend, linear, monkeypatch):
 
 @pytest.mark.parametrize("chain_method", ["vectorized", "sequential"])
 def test_all_diverged_is_an_error_that_suggests_a_step(backend, linear, chain_method):
-    with pytest.raises(bif.DivergenceError, match=r"every chain.*step_size=0\.0"):
+    with pytest.raises(bif.DivergenceError, match=r"left the neighbourhood.*smaller step_size"):
         run(backend, linear, settings={"step_size": 10.0}, draws=60, chain_method=chain_method)
 
 
@@ -157,7 +157,7 @@ def test_ids_survive_shuffling_and_ragged_batches_to_the_last_table(backend):
             draws=200,
         )
         tables.append(bif.top(bif.influence(idata), k=3))
-    assert (tables[0]["train"].values == tables[1]["train"].values).mean() > 0.99
+    assert (tables[0]["train"].values == tables[1]["train"].values).mean() > 0.97
     np.testing.assert_allclose(tables[0]["influence"], tables[1]["influence"], rtol=0.01, atol=1e-4)
 
 
