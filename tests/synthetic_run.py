@@ -94,5 +94,5 @@ def store_run(run: Any, path: Any) -> Any:
     }
     attrs = root_attrs(run)
     create_store(path, {}, {n: ds for n, ds in groups.items() if ds}, attrs, draws_per_chunk=100)
-    finish_store(path, {})
+    finish_store(path, {}, attrs["draws"])
     return path

@@ -186,7 +186,7 @@ def test_weights_that_are_not_finite(backend, value, sites):
 
 
 def test_log_likelihoods_that_are_not_finite(backend, tmp_path):
-    model = backend.mlp(layers(), likelihood=lambda out, batch: out[:, 0] / 0)
+    model = backend.mlp(layers(), likelihood=lambda out, batch: out[:, 0] / 0, localization=1.0)
     with pytest.raises(ValueError, match=r"train rows \['a', 'b'.*not finite at the trained wei"):
         run(backend, tmp_path / "run.zarr", model=model, train_ids=list("abcdefghijkl"))
     assert not list(tmp_path.iterdir())

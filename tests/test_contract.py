@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 import ppl_bif as bif
+from ppl_bif.recording import Record
 from tests.backends import random_layers
 from tests.truth import make_linear
 
@@ -25,6 +26,7 @@ def weights(idata):
     return idata["posterior"]["w"].values
 
 
+@pytest.mark.filterwarnings("ignore:these draws will not be scored.*every step was rejected")
 def test_zero_gradient_at_zero_temperature_does_not_move(backend, linear):
     x = linear.data[0]
     perfect = (x, np.asarray(x @ np.float32(linear.mode)))
@@ -91,7 +93,7 @@ def test_a_model_alone_is_sampled_with_the_default_kernel(backend):
     linear = make_linear(80, 3)
     model = backend.linear(linear.mode, localization=linear.gamma)
     idata = bif.sample(model, train=linear.data, query=linear.data, draws=5, warmup=1)
-    assert idata.attrs["kernel"] == "SGLD"
+    assert idata.attrs["kernel"] == "UnderdampedLangevin"
 
 
 def test_only_chosen_sites_move(backend, linear):
@@ -152,13 +154,13 @@ def test_ids_survive_shuffling_and_ragged_batches_to_the_last_table(backend):
             train=(x[rows], y[rows]),
             train_ids=ids[rows],
             query_ids=ids,
-            settings={"batch_size": 30},
+            settings={"batch_size": 30, "steps_per_draw": 4},
             evaluation_batch_size=size,
             draws=200,
         )
         tables.append(bif.top(bif.influence(idata), k=3))
     assert (tables[0]["train"].values == tables[1]["train"].values).mean() > 0.97
-    np.testing.assert_allclose(tables[0]["influence"], tables[1]["influence"], rtol=0.01, atol=1e-4)
+    np.testing.assert_allclose(tables[0]["influence"], tables[1]["influence"], rtol=0.01, atol=2e-4)
 
 
 def test_joint_density_is_that_of_the_design(backend, linear):

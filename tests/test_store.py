@@ -34,15 +34,21 @@ def run(backend, store=None, *, model=None, kernel=None, **changes):
     return bif.sample(made, store=store, **{**given, **changes})
 
 
+# Random weights are far from the mode of their posterior.
+pytestmark = pytest.mark.filterwarnings("ignore:these draws will not be scored")
+
+
 class Fake:
     """A kernel, its model and its engine in one: log-likelihoods that tell where they are from."""
 
     inverse_temperature, localization, num_weights = 1.0, 1.0, 10**6
     device, dtype, library = "none", "float32", "fake"
     settings = {"kernel": "Fake", "step_size": 1.0}  # noqa: RUF012
+    step_size, steps_per_draw, preconditioner = 1.0, 1, None
+    stats_names = ("minibatch_loss", "distance", "gradient_noise", "step_size")
 
     def __init__(self, tokens):
-        self.model, self.tokens = self, tokens
+        self.model, self.kernel, self.tokens = self, self, tokens
         self.mode = {"w": np.zeros(3, np.float32)}
 
     def fingerprint(self):
@@ -55,15 +61,20 @@ class Fake:
         self.rows = {name: len(batch[0]) for name, batch in data.items()}
         return self
 
-    def start(self, chains, seed):
+    def rows_per_step(self, rows):
+        return rows
+
+    def start(self, chains, seed, like=None):
         return np.asarray(chains), 0
 
-    def advance(self, state):
-        return state[0], state[1] + 1
+    def advance(self, state, steps):
+        return state[0], state[1] + steps
+
+    def with_step_size(self, state, step_size):
+        return state
 
     def stats(self, state):
-        names = ("minibatch_loss", "distance", "gradient_noise", "step_size")
-        return dict.fromkeys(names, 1.0 * state[0])
+        return dict.fromkeys(self.stats_names, 1.0 * state[0])
 
     def log_likelihood(self, state, name):
         shape = (self.rows[name], *[self.tokens] * (self.tokens > 1))
@@ -96,7 +107,7 @@ def assert_same(one, other):
 @contextmanager
 def no_sampling(monkeypatch):
     with monkeypatch.context() as patch:
-        patch.setattr(sampling, "_run", lambda *_: pytest.fail("sampled again"))
+        patch.setattr(sampling, "drive", lambda *_, **__: pytest.fail("sampled again"))
         yield
 
 
@@ -108,11 +119,11 @@ def interrupted(monkeypatch, backend, after):
     ))  # fmt: skip
     advance, made = engine.advance, []
 
-    def stop(self, state):
+    def stop(self, state, steps):
         made.append(1)
         if len(made) > after:
             raise KeyboardInterrupt
-        return advance(self, state)
+        return advance(self, state, steps)
 
     with monkeypatch.context() as patch:
         patch.setattr(engine, "advance", stop)

@@ -76,7 +76,7 @@ def describe(run: Run, runs: list[Run], estimator: str, draws: int) -> dict[str,
         "path": None,
         "estimator": estimator,
         "draws": draws,
-        "lds": round(truth.lds(score.T, task.values, task.masks).mean, 4),
+        "lds": quality(score, task),
         "passes": passes(attrs, task, draws),
         "seconds": round(seconds * draws / drawn, 1),
         "steps_per_draw": int(attrs["steps_per_draw"]),
@@ -89,10 +89,17 @@ def describe(run: Run, runs: list[Run], estimator: str, draws: int) -> dict[str,
             float(agreement(score, scores(other, estimator, draws)).mean()), 4
         )
     reference = next((r for r in runs if r.task == run.task and r.name == "reference"), None)
-    if reference is not None:
+    if reference is not None and line["lds"] is not None:
         limit = scores(reference, "raw", 10**9)
         line["pearson"] = round(float(np.corrcoef(score.ravel(), limit.ravel())[0, 1]), 4)
     return line
+
+
+def quality(score: np.ndarray, task: tasks.Task) -> float | None:
+    """LDS of scores ``(query, train)``; None where the run diverged."""
+    if not np.isfinite(score).all():
+        return None
+    return round(truth.lds(score.T, task.values, task.masks).mean, 4)
 
 
 def scores(run: Run, estimator: str, draws: int) -> np.ndarray:
@@ -105,7 +112,11 @@ def scores(run: Run, estimator: str, draws: int) -> np.ndarray:
                 for part in ("train", "query")
             }
         tree = xr.DataTree.from_dict({"log_likelihood": xr.Dataset(series)})
-        found = bif.influence(tree, **ESTIMATORS[estimator][0])["influence"]
+        try:
+            found = bif.influence(tree, **ESTIMATORS[estimator][0])["influence"]
+        except bif.BIFError:
+            sizes = tree["log_likelihood"].sizes
+            found = xr.DataArray(np.full((sizes["query"], sizes["train"]), np.nan))
         np.save(kept, found.values.astype(np.float32))
     return np.load(kept)
 
