@@ -10,9 +10,9 @@ from ppl_bif.schema import arviz, group, root_attrs, usable_chains
 
 __all__ = ["Health", "health", "reasons_to_refuse"]
 
-# Beyond these a chain has not sampled its posterior, whatever its scores look like. Below 0 the
-# posterior has its mode away from w*, as it may where w* was not trained on these rows to the end.
-COLDEST, HOTTEST, RHAT = -3.0, 2.0, 1.5
+# Beyond these a chain has not sampled its posterior, whatever its scores look like. There is no
+# lower limit to the energy: a posterior may have its mode, and its mass, below w*.
+HOTTEST, RHAT = 2.0, 1.5
 
 
 class Health(NamedTuple):
@@ -73,11 +73,6 @@ def reasons_to_refuse(found: Health) -> list[str]:
         reasons.append(
             f"its energy is {found.energy_ratio:.3g} times that of its posterior (wanted below "
             f"{HOTTEST:g}): the step, or minibatch noise, heats the chains"
-        )
-    if found.energy_ratio < COLDEST:
-        reasons.append(
-            f"its chains fell to {found.energy_ratio:.3g} times the energy of a posterior around "
-            f"the trained weights (wanted above {COLDEST:g}): these are far from its mode"
         )
     if found.wandering > RHAT:
         reasons.append(

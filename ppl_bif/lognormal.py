@@ -32,8 +32,8 @@ def lognormal_covariance(
     Parameters
     ----------
     train, query
-        Log-likelihoods ``(chain, draw, row)``, at most 0; a loss of exactly 0 counts as the
-        smallest normal number of its type.
+        Log-likelihoods ``(chain, draw, row)``, at most 0; losses below the resolution
+        of 1 in their type, 1e-7 in single precision, count as that.
     blocks, time
         As for :func:`ppl_bif.covariance.block_covariance`.
     shrunk
@@ -78,7 +78,7 @@ def _logs(values: np.ndarray, blocks: int) -> tuple[np.ndarray, np.ndarray, np.n
             "form='lognormal' needs losses that are not negative, but some log-likelihoods are "
             'above 0 (densities, or an observable): use form="covariance"'
         )
-    loss = np.maximum(-values, np.finfo(values.dtype).tiny)
+    loss = np.maximum(-values, np.finfo(values.dtype).eps)
     parts = np.array_split(loss, blocks, axis=1)
     means = np.stack([part.mean(axis=1, dtype=float) for part in parts])
     mean = means.mean(axis=(0, 1))
