@@ -140,7 +140,7 @@ def sample(
     >>> data = (jnp.ones((8, 2)), jnp.ones(8))
     >>> idata = bif.sample(model, train=data, query=data, draws=50)
     >>> dict(idata["log_likelihood"].sizes)
-    {'chain': 4, 'draw': 50, 'train': 8, 'query': 8}
+    {'chain': 4, 'train': 8, 'query': 8, 'draw': 50}
     >>> print(idata.attrs["tuning"][0])
     localization = 0.2286: 1/70 of the top curvature 16 of the loss at w*
     """
