@@ -75,9 +75,9 @@ def _more_draws(needed: float, draws: int) -> Step:
     rounded = ceil(needed / 100) * 100
     return Step(
         "Sample longer",
-        f"The typical score among the strongest passes two errors at about {rounded:,} draws per "
-        f"chain; this run has {draws:,}. Errors shrink with the square root of the draws.",
-        f"bif.sample(kernel, train=..., query=..., draws={rounded})",
+        f"Nine in ten of a query's ten strongest scores are resolved at about {rounded:,} draws "
+        f"per chain; this run has {draws:,}. Errors shrink with the square root of the draws.",
+        f"bif.sample(model, train=..., query=..., draws={rounded})",
     )
 
 
