@@ -109,7 +109,9 @@ def drive(
         draws = course.to_goal(goal) if isinstance(goal, Goal) else course.to(goal, keep=False)
         course.again(draws)
     assert course.tuned is not None
-    step = float(np.min(engine.stats(course.tuned.state)["step_size"]))
+    step = float(
+        str(np.min(engine.stats(course.tuned.state)["step_size"]))
+    )  # .001, not .00100000005
     return Ran(draws, course.tuned, step, [*choices, *course.tuned.choices], course.notes)
 
 

@@ -141,7 +141,7 @@ def sample(
     >>> idata = bif.sample(model, train=data, query=data, draws=50)
     >>> dict(idata["log_likelihood"].sizes)
     {'chain': 4, 'train': 8, 'query': 8, 'draw': 50}
-    >>> print(idata.attrs["tuning"][0])
+    >>> print(idata.attrs["tuning"][2])
     localization = 0.2286: 1/70 of the top curvature 16 of the loss at w*
     """
     numbers = {

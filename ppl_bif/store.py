@@ -85,11 +85,13 @@ def find_finished(path: str | Path, attrs: Mapping[str, Any]) -> Any | None:
 
 def _difference(found: Mapping[str, Any], attrs: Mapping[str, Any]) -> str:
     differ = [k for k in attrs if k != "fingerprint" and found.get(k) != attrs[k]]
-    settings = [k for k in differ if k not in DIGESTS]
-    if settings:
-        return "; ".join(f"{k}: {found.get(k)!r} there, {attrs[k]!r} here" for k in settings)
-    digests = [f"its {DIGESTS[k]} differ" for k in differ]
-    return ", ".join(digests) or "it was sampled in another way"
+    said = [
+        f"its {DIGESTS[k]} differ"
+        if k in DIGESTS
+        else f"{k}: {found.get(k)!r} there, {attrs[k]!r} here"
+        for k in differ
+    ]
+    return "; ".join(said) or "it was sampled in another way"
 
 
 def create_store(

@@ -88,7 +88,14 @@ def test_vectorized_and_sequential_chains_are_the_same(data):
     params = {"w": jnp.ones((4, 3)), "b": jnp.zeros(3)}
     model = localize(lambda p, x: x @ p["w"] + p["b"], params, likelihood="categorical")
     values = [
-        sample(model, data, chain_method=method)["log_likelihood"]["train_obs"].values
+        bif.sample(
+            SGLD(model, batch_size=8, step_size=1e-3, steps_per_draw=2),
+            train=data,
+            query=data,
+            draws=4,
+            warmup=20,
+            chain_method=method,
+        )["log_likelihood"]["train_obs"].values
         for method in ("vectorized", "sequential")
     ]
     np.testing.assert_allclose(*values, atol=1e-3)

@@ -50,7 +50,8 @@ def test_network_is_untouched_and_adds_no_variance(data, chain_method):
 
 def test_vectorized_and_sequential_score_alike(data):
     model = localize(noisy_network(), likelihood="categorical")
-    kernel = SGLD(model, batch_size=24, temperature=0.0)
+    settings = {"step_size": 1e-3, "steps_per_draw": 2, "temperature": 0.0}
+    kernel = SGLD(model, batch_size=24, **settings)
     runs = [
         bif.sample(kernel, train=data, query=data, draws=4, warmup=20, chain_method=method)
         for method in ("vectorized", "sequential")
