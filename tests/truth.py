@@ -34,13 +34,13 @@ class Linear(NamedTuple):
     def covariance(self) -> np.ndarray:
         return np.linalg.inv(self.precision())
 
-    def sgld_covariance(self, eps: float, batch: int) -> np.ndarray:
+    def sgld_covariance(self, eps: float, batch: int, *, centred: bool = False) -> np.ndarray:
         """Stationary covariance of minibatch SGLD, without replacement, solved exactly.
 
         With d = w - mu and a minibatch B, d' = (I - eps/2 H_B) d - eps/2 z_B + N(0, eps I), where
         H_B and z_B, the minibatch estimates of A and of the gradient at mu, have means A and 0. So
         S = M S M + eps^2/4 E[(H_B - A) S (H_B - A)] + eps^2/4 Cov(z_B) + eps I, M = I - eps/2 A,
-        which is linear in S.
+        which is linear in S. Minibatch gradients may be ``centred`` by their values at w*.
         """
         rows, d = self.x.shape
         noise = rows**2 / batch * (1 - batch / rows) / (rows - 1) * self.beta**2
@@ -49,7 +49,8 @@ class Linear(NamedTuple):
         # Sum over rows of a_ij a_kl, arranged so that it maps S_jk to the (i, l) entry.
         fourth = (outer.T @ outer).reshape(d, d, d, d)
         spread = np.einsum("ijkl->iljk", fourth).reshape(d * d, d * d) * noise
-        gradients = self.x * (self.x @ self.mean() - self.y)[:, None]
+        offset = self.x @ self.mode if centred else self.y
+        gradients = self.x * (self.x @ self.mean() - offset)[:, None]
         gradients = gradients - gradients.mean(0)
         drift = np.eye(d) - eps / 2 * self.precision()
         step = np.kron(drift, drift) + eps**2 / 4 * spread
