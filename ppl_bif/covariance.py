@@ -9,7 +9,17 @@ from typing import NamedTuple
 
 import numpy as np
 
-__all__ = ["Estimate", "block_covariance", "choose_blocks", "inflation", "product_time"]
+__all__ = [
+    "Estimate",
+    "block_covariance",
+    "centred",
+    "choose_blocks",
+    "edges",
+    "inflation",
+    "mean_square",
+    "mean_variance",
+    "product_time",
+]
 
 # Means of blocks of 8 autocorrelation times would leave errors 3% too small; `inflation` mends it.
 TIMES_PER_BLOCK = 8
@@ -60,8 +70,8 @@ def product_time(train: np.ndarray, query: np.ndarray, *, pairs: int = 256, seed
     rng = np.random.default_rng(seed)
     i = rng.integers(train.shape[2], size=pairs)
     q = rng.integers(query.shape[2], size=pairs)
-    product = _centred(train[:, :, i]) * _centred(query[:, :, q])
-    correlation = _autocorrelation(_centred(product))
+    product = centred(train[:, :, i]) * centred(query[:, :, q])
+    correlation = _autocorrelation(centred(product))
     times = 2 * np.cumsum(correlation, axis=0) - 1
     lags = np.arange(len(times))[:, None]
     stop = np.argmax(lags >= 5 * times, axis=0)
@@ -70,7 +80,8 @@ def product_time(train: np.ndarray, query: np.ndarray, *, pairs: int = 256, seed
     return float(max(1.0, np.quantile(found, 0.9))) if found.size else 1.0
 
 
-def _centred(series: np.ndarray) -> np.ndarray:
+def centred(series: np.ndarray) -> np.ndarray:
+    """Take from each chain its own mean; series are ``(chain, draw, row)``."""
     # From the first draw on: a series that does not move is then zero without rounding.
     series = series - series[:, :1]
     return series - series.mean(axis=1, keepdims=True, dtype=float).astype(series.dtype)
@@ -143,7 +154,7 @@ def block_covariance(
     """
     larger = inflation(train.shape[1], blocks, time)
     if not correlation:
-        train, query = _centred(train), _centred(query)
+        train, query = centred(train), centred(query)
         sums = _sum_blocks(train, query, blocks, correlation)
         error = larger * _error(sums.square - sums.product**2, sums.blocks)
         return Estimate(sums.product + sums.centring, _with_centring(error, train, query, blocks))
@@ -167,32 +178,33 @@ def _with_centring(
     Series centred at the mean of their chain vary too little by the variance of that mean, and
     the product of two such means differs from chain to chain.
     """
-    (t, t_share), (q, q_share) = (_mean_variance(series, blocks) for series in (train, query))
+    (t, t_share), (q, q_share) = (mean_variance(series, blocks) for series in (train, query))
     growth = np.outer(1 + q_share, 1 + t_share)
     return np.sqrt(error**2 * growth + np.outer(q, t) / len(train))
 
 
-def _mean_variance(series: np.ndarray, blocks: int) -> tuple[np.ndarray, np.ndarray]:
+def mean_variance(series: np.ndarray, blocks: int) -> tuple[np.ndarray, np.ndarray]:
     """Variance ``(row,)`` of the mean of a chain, by its blocks, and the share of all it is."""
-    edges = _edges(series.shape[1], blocks)
-    sizes = np.diff(edges)
-    means = np.add.reduceat(series, edges[:-1], axis=1, dtype=float) / sizes[:, None]
+    cuts = edges(series.shape[1], blocks)
+    sizes = np.diff(cuts)
+    means = np.add.reduceat(series, cuts[:-1], axis=1, dtype=float) / sizes[:, None]
     squares = np.einsum("cbr,b->r", means**2, sizes / series.shape[1])
     variance = squares / (len(series) * (blocks - 1))
-    total = _mean_square(series.reshape(-1, series.shape[2]))
+    total = mean_square(series.reshape(-1, series.shape[2]))
     return variance, variance / np.where(total > 0, total, np.inf)
 
 
-def _edges(draws: int, blocks: int) -> np.ndarray:
+def edges(draws: int, blocks: int) -> np.ndarray:
+    """Return where the blocks of a chain begin, and where the last one ends."""
     return np.arange(blocks + 1) * draws // blocks
 
 
 def _standardized(series: np.ndarray) -> np.ndarray:
-    centred = _centred(series)
-    sd = np.sqrt((centred.astype(float) ** 2).mean(axis=(0, 1)))
+    moved = centred(series)
+    sd = np.sqrt((moved.astype(float) ** 2).mean(axis=(0, 1)))
     # Rounding leaves a constant series a spread of this order.
     level = np.abs(series).max(axis=(0, 1)) * np.finfo(series.dtype).eps
-    return centred / np.where(sd > 4 * level, sd, np.inf).astype(series.dtype)
+    return moved / np.where(sd > 4 * level, sd, np.inf).astype(series.dtype)
 
 
 def _error(variance: np.ndarray, blocks: int) -> np.ndarray:
@@ -205,14 +217,14 @@ def _sum_blocks(train: np.ndarray, query: np.ndarray, blocks: int, variances: bo
     shape = (query.shape[2], train.shape[2])
     product, square, centring, cross, both = (np.zeros(shape) for _ in range(5))
     for chain in range(chains):
-        for start, stop in pairwise(_edges(draws, blocks)):
+        for start, stop in pairwise(edges(draws, blocks)):
             a, b = train[chain, start:stop], query[chain, start:stop]
             share = (stop - start) / (chains * draws)
             value = (b.T @ a).astype(float) / (stop - start)
             product += share * value
             square += share * value**2
             if variances:
-                summed = _mean_square(b)[:, None] + _mean_square(a)[None, :]
+                summed = mean_square(b)[:, None] + mean_square(a)[None, :]
                 cross += share * value * summed
                 both += share * summed**2
             else:
@@ -225,10 +237,11 @@ def _sum_blocks(train: np.ndarray, query: np.ndarray, blocks: int, variances: bo
         centring,
         cross,
         both,
-        _mean_square(train.reshape(-1, shape[1])),
-        _mean_square(query.reshape(-1, shape[0])),
+        mean_square(train.reshape(-1, shape[1])),
+        mean_square(query.reshape(-1, shape[0])),
     )
 
 
-def _mean_square(series: np.ndarray) -> np.ndarray:
+def mean_square(series: np.ndarray) -> np.ndarray:
+    """Mean square of series ``(draw, row)``, in double precision, ``(row,)``."""
     return np.einsum("tr,tr->r", series, series, dtype=float) / len(series)

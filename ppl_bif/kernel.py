@@ -87,12 +87,15 @@ class Engine(Protocol):
         """Make one draw, so many steps on."""
         ...
 
-    def adapt(self, state: Any) -> Any:
-        """Fit the preconditioner, if there is one, to where the chains are."""
+    def adapt(self, state: Any, seen: Sequence[Any]) -> Any:
+        """Fit the preconditioner, if there is one, to the weights of some states."""
         ...
 
-    def curvature(self, state: Any) -> np.ndarray:
-        """Return the top curvature where each chain is, preconditioned, ``(chain,)``."""
+    def curvature(self, state: Any, seen: Sequence[Any]) -> np.ndarray:
+        """Return the top curvatures at the weights of some states, ``(weights,)``.
+
+        In the coordinates of the preconditioner that ``state`` has.
+        """
         ...
 
     def likelihood_curvature(self) -> float:

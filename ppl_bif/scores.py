@@ -7,11 +7,10 @@ import dask.array as da
 import numpy as np
 import xarray as xr
 
+from ppl_bif.copula import copula_covariance, normal_scores
 from ppl_bif.covariance import block_covariance, choose_blocks, product_time
 from ppl_bif.errors import BIFError
-from ppl_bif.lognormal import lognormal_covariance
 from ppl_bif.schema import group, refuse_unmarked, root_attrs, usable_chains
-from ppl_bif.shrinkage import shrink as shrink_scores
 
 __all__ = ["influence"]
 
@@ -21,15 +20,13 @@ RESOLVED_ERRORS = 2.0
 RESOLVED_FALSE_SIGN = 0.025
 SHRINK_ROWS = 200
 KINDS = ("covariance", "correlation")
-FORMS = ("covariance", "lognormal")
 SHRINK = ("auto", "eb", None)
 
 
 class _Estimator(NamedTuple):
-    """What is computed of each pair: a kind, in a form, shrunk or not."""
+    """What is computed of each pair: a kind, shrunk or not."""
 
     kind: str
-    form: str
     shrunk: bool
     scale: float
     blocks: int
@@ -38,26 +35,17 @@ class _Estimator(NamedTuple):
     @property
     def names(self) -> tuple[str, ...]:
         """Variables of the result, in order."""
-        if self.form == "covariance" and not self.shrunk:
-            return ("influence", "mcse")
-        raw = ("covariance", "covariance_mcse")
-        return ("influence", "mcse", *raw, *(("false_sign",) if self.shrunk else ()))
+        more = ("covariance", "covariance_mcse", "false_sign")
+        return ("influence", "mcse", *(more if self.shrunk else ()))
 
     def __call__(self, train: np.ndarray, query: np.ndarray) -> np.ndarray:
         """Compute the variables of a block of pairs, ``(name, query, train)``."""
         how: dict[str, Any] = {"blocks": self.blocks, "time": self.time}
         raw = block_covariance(train, query, correlation=self.kind == "correlation", **how)
-        if self.form == "lognormal":
-            value, error, sign = lognormal_covariance(train, query, shrunk=self.shrunk, **how)
-            layers = [value, error, *raw]
-        elif self.shrunk:
-            value, error, sign = shrink_scores(*raw)
-            layers = [value, error, *raw]
-        else:
-            layers, sign = list(raw), None
-        return np.stack(
-            [*(self.scale * layer for layer in layers), *([] if sign is None else [sign])]
-        )
+        if not self.shrunk:
+            return self.scale * np.stack(raw)
+        mean, sd, false_sign = copula_covariance(train, query, raw, **how)
+        return np.stack([*(self.scale * layer for layer in (mean, sd, *raw)), false_sign])
 
 
 class _Series(NamedTuple):
@@ -83,7 +71,6 @@ def influence(
     query: str = "query_obs",
     observable: str | None = None,
     kind: str = "covariance",
-    form: str = "covariance",
     shrink: str | None = "auto",
     block_pairs: int = BLOCK_PAIRS,
 ) -> xr.Dataset:
@@ -107,17 +94,14 @@ def influence(
     kind
         ``"covariance"`` (the influence) or ``"correlation"`` (the normalized BIF, without beta,
         within -1 ... 1).
-    form
-        ``"covariance"``, of the log-likelihoods, or ``"lognormal"``: mean l_i mean l_q
-        (exp Cov(log l_i, log l_q) - 1), for losses that are not negative. It has far less noise
-        and resolves more at few draws, but unless the log losses are jointly Gaussian it is
-        biased, also in the limit of many draws.
     shrink
-        ``"eb"``: replace each score by its posterior mean under the law of its query's scores,
-        fitted to them all (adaptive shrinkage, Stephens 2017); biased towards 0, less than its
-        error for a resolved score, and gone with many draws. None: as estimated. ``"auto"``:
-        ``"eb"`` for covariances with at least 200 training rows, from which the law is known well
-        enough for errors to be right; else None.
+        ``"eb"``: each covariance is split into what a Gaussian copula of the two rows' losses
+        explains and the rest, and both parts are replaced by their posterior means under the law
+        of all those of the query, fitted to them (adaptive shrinkage, Stephens 2017). It has far
+        less noise at few draws, as it does not hang on a few large losses; it is biased towards 0
+        by less than its error, and consistent: with many draws it is the plain covariance. None:
+        the plain covariance. ``"auto"``: ``"eb"`` for covariances with at least 200 training rows,
+        from which the law is known well enough for errors to be right; else None.
     block_pairs
         Pairs (query, train) formed at once. Up to so many are computed now; more stay lazy, as
         dask arrays that compute the blocks that are asked for. Shrinking takes all training rows
@@ -138,8 +122,7 @@ def influence(
     Raises
     ------
     ValueError
-        If there are no log-likelihoods, a variable, kind, form or way to shrink is unknown, or
-        losses are negative where the form needs them positive.
+        If there are no log-likelihoods, or a variable, kind or way to shrink is unknown.
     BIFError
         If no chain is left, a chain holds NaN that was not marked as diverging, or the run was
         found not to have sampled its posterior (its attribute ``refused`` says why).
@@ -154,17 +137,17 @@ def influence(
     array([[1., 2.],
            [2., 4.]])
     """
-    _check_estimator(kind, form, shrink)
+    _check_estimator(kind, shrink)
     _refuse_unsampled(idata)
     rows, explained = _series(idata, train, query, observable)
     enough = kind == "covariance" and len(rows.ids) >= SHRINK_ROWS
     shrunk = shrink == "eb" or (shrink == "auto" and enough)
-    time = product_time(_some(rows), _some(explained))
+    time = _product_time(_some(rows), _some(explained), shrunk)
     chains, draws = len(rows.chains), rows.array.sizes["draw"]
     beta = float(root_attrs(idata).get("inverse_temperature", 1.0))
     blocks = choose_blocks(chains, draws, time)
     scale = beta if kind == "covariance" else 1.0
-    estimator = _Estimator(kind, form, shrunk, scale, blocks, time)
+    estimator = _Estimator(kind, shrunk, scale, blocks, time)
 
     def pairs(query_rows: slice, train_rows: slice) -> np.ndarray:
         return estimator(rows.read(train_rows), explained.read(query_rows))
@@ -176,7 +159,6 @@ def influence(
         coords={"query": explained.ids, "train": rows.ids},
         attrs={
             "kind": kind,
-            "form": form,
             "shrink": "eb" if shrunk else "none",
             "inverse_temperature": beta,
             "chains_used": rows.chains,
@@ -196,18 +178,22 @@ def influence(
     return scores
 
 
-def _check_estimator(kind: str, form: str, shrink: str | None) -> None:
+def _check_estimator(kind: str, shrink: str | None) -> None:
     """Check what is asked for."""
-    for name, value, known in (("kind", kind, KINDS), ("form", form, FORMS)):
-        if value not in known:
-            raise ValueError(f"{name} must be one of {known}; got {value!r}")
+    if kind not in KINDS:
+        raise ValueError(f"kind must be one of {KINDS}; got {kind!r}")
     if shrink not in SHRINK:
         raise ValueError(f"shrink must be one of {SHRINK}; got {shrink!r}")
-    if kind == "correlation" and (form != "covariance" or shrink == "eb"):
-        raise ValueError(
-            "a correlation has one form and is not shrunk: leave form and shrink out, or take "
-            'kind="covariance"'
-        )
+    if kind == "correlation" and shrink == "eb":
+        raise ValueError('a correlation is not shrunk: leave shrink out, or take kind="covariance"')
+
+
+def _product_time(train: np.ndarray, query: np.ndarray, shrunk: bool) -> float:
+    """Autocorrelation time of what is averaged: products, and those of normal scores if shrunk."""
+    time = product_time(train, query)
+    if not shrunk:
+        return time
+    return max(time, product_time(normal_scores(train), normal_scores(query)))
 
 
 def _refuse_unsampled(idata: Any) -> None:

@@ -20,6 +20,10 @@ CURVATURE_OVER_LOCALIZATION = 70.0
 FULL_BATCH_ROWS = 20_000
 SHARED_BYTES = 2**30
 PILOT_STEPS, MOST_PILOT_STEPS = 64, 1024
+# Preconditioner and step size look at so many weights: single chains at several draws.
+POSITIONS = 4
+# A pilot of so many autocorrelation times tells the time to some 10%, with a few chains.
+PILOT_TIMES = 25
 # A draw is worth having when its products' autocorrelation time is below 1.25 draws.
 KEPT_CORRELATION = 0.1
 # Steps of a draw may cost this many passes over the rows that a draw scores.
@@ -139,9 +143,11 @@ class _WarmUp:
         self.engine, self.chains, self.seed, self.lost = engine, chains, seed, lost
         self.kernel = engine.kernel
         self.choices: list[Choice] = []
-        self.taken = 0
+        # Steps in all, and since the chains were last put at w*.
+        self.taken = self.moved = 0
         self.shrink = 1.0
         self.state = engine.start(chains, seed)
+        self.seen = [self.state]
 
     def set_step(self, where: str) -> None:
         """Take the step size from the curvature where the chains are, unless it was given."""
@@ -149,17 +155,26 @@ class _WarmUp:
             step = self.shrink * self.kernel.step_size
             self.state = self.engine.with_step_size(self.state, np.full(len(self.chains), step))
             return
-        top = float(np.max(self.engine.curvature(self.state)))
+        top = self.curvature()
         step = self.shrink * float(self.kernel.stable_step(top))
         share = "" if self.shrink == 1 else f"{self.shrink:g} of "
         why = "" if self.shrink == 1 else ", as chains diverged in warm-up"
         self.put_step(step, f"{share}the default at curvature {top:.4g} {where}{why}")
 
+    def pilot(self) -> list[Any]:
+        """Return the last state, and those before it that make up four sets of weights."""
+        enough = math.ceil(POSITIONS / len(self.chains))
+        return self.seen[-enough:] if self.kernel.preconditioner is not None else self.seen[-1:]
+
+    def curvature(self) -> float:
+        """Return the top curvature of the pilot, in the preconditioner's coordinates."""
+        return float(np.max(self.engine.curvature(self.state, self.pilot())))
+
     def lower_step(self) -> None:
         """Hold a step that the user gave below what is stable without the preconditioner."""
         given = self.kernel.step_size
         if given is not None:
-            top = float(np.max(self.engine.curvature(self.state)))
+            top = self.curvature()
             step = min(given, float(self.kernel.stable_step(top)))
             self.state = self.engine.with_step_size(self.state, np.full(len(self.chains), step))
 
@@ -174,6 +189,8 @@ class _WarmUp:
         for _ in range(times):
             self.state = self.engine.advance(self.state, steps)
             self.taken += steps
+            self.moved += steps
+            self.seen = [*self.pilot(), self.state]
             if times > 1:
                 seen.append(self.engine.log_likelihood(self.state, "query"))
         if self.lost(self.state).any():
@@ -191,8 +208,10 @@ class _WarmUp:
                 "localization"
             )
         self.shrink /= 2
+        self.moved = 0
         step = float(np.min(self.engine.stats(self.state)["step_size"])) / 2
         self.state = self.engine.start(self.chains, self.seed, like=self.state)
+        self.seen = [self.state]
         self.put_step(step, f"halved, as chains {lost} diverged in warm-up and began again at w*")
 
 
@@ -236,10 +255,12 @@ def warm_up(
     if kernel.step_size is None or kernel.preconditioner is not None:
         run.lower_step()
         _relax(run)
-        run.state = engine.adapt(run.state)
+        run.state = engine.adapt(run.state, run.pilot())
+        # What was too large by the curvature at w* may not be by that at the draws.
+        run.shrink = 1.0 if kernel.step_size is None else run.shrink
         run.set_step("at the draws")
         # A larger step takes the chains farther, where the curvature may be larger yet.
-        run.move(PILOT_STEPS)
+        run.move(PILOT_STEPS // POSITIONS, times=POSITIONS)
         run.set_step("at the draws")
     if "acceptance" in kernel.stats and kernel.step_size is None:
         _match_acceptance(run)
@@ -249,7 +270,7 @@ def warm_up(
         steps = _choose_steps(run, time, passes)
     if warmup is None:
         burn_in = _burn_in(run, steps, time)
-        left = max(0, burn_in - run.taken)
+        left = max(0, burn_in - run.moved)
     else:
         left = burn_in = warmup * steps
     rounds = -(-left // steps)
@@ -281,13 +302,14 @@ def _match_acceptance(run: _WarmUp) -> None:
 
 def _measure_time(run: _WarmUp) -> float:
     """Integrated autocorrelation time, in steps, of products of query losses."""
-    series = np.stack(run.move(1, times=256), axis=1)
+    series = np.stack(run.move(1, times=PILOT_STEPS), axis=1)
     while True:
         flat = series.reshape(*series.shape[:2], -1)
         time = product_time(flat, flat)
-        if series.shape[1] >= min(25 * time, MOST_PILOT_STEPS):
+        if series.shape[1] >= min(PILOT_TIMES * time, MOST_PILOT_STEPS):
             return time
-        series = np.concatenate([series, np.stack(run.move(1, times=256), axis=1)], axis=1)
+        more = np.stack(run.move(1, times=series.shape[1]), axis=1)
+        series = np.concatenate([series, more], axis=1)
 
 
 def _choose_steps(run: _WarmUp, time: float, passes: float) -> int:
@@ -306,6 +328,10 @@ def _burn_in(run: _WarmUp, steps: int, time: float) -> int:
     needed = 20 * time if math.isfinite(time) else 100 * steps
     burn_in = int(min(max(needed, PILOT_STEPS), MOST_PILOT_STEPS * 4))
     run.choices.append(
-        Choice("warmup", max(burn_in, run.taken), "steps taken before the first draw is kept")
+        Choice(
+            "warmup",
+            run.taken + max(0, burn_in - run.moved),
+            "steps taken before the first draw is kept",
+        )
     )
     return burn_in

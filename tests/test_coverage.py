@@ -1,49 +1,96 @@
 """The error of a score is honest: over replicate runs, intervals cover the truth."""
 
+from typing import NamedTuple
+
 import numpy as np
 import pytest
 
 import ppl_bif as bif
 from ppl_bif.schema import group, inference_data, root_attrs
+from tests.backends import BACKENDS, get_backend, marked
 from tests.truth import make_linear
 
-RUNS, CHAINS = 200, 4
+RUNS, CHAINS, QUERIES = 120, 4, 8
+KERNELS = {
+    "SGLD": {"batch_size": 20, "steps_per_draw": 4},
+    "UnderdampedLangevin": {"steps_per_draw": 2},
+    "HMC": {"steps_per_draw": 1},
+}
 
 
-@pytest.mark.parametrize("kind", ["covariance", "correlation"])
-def test_intervals_cover(backend, kind):
-    linear = make_linear(40, 3, gamma=10.0)
-    eps = 0.3 / np.linalg.eigvalsh(linear.precision()).max()
-    model = backend.linear(linear.mode, localization=linear.gamma)
+class Replicates(NamedTuple):
+    """Independent runs, and the law that their draws have."""
+
+    runs: list
+    linear: object
+    covariance: np.ndarray
+    record: str
+
+    def covered(self, **estimator):
+        """Tell which intervals hold the truth, ``(run, query, train)``."""
+        x, y = self.linear.data
+        truth = self.linear.influence(x[:QUERIES], y[:QUERIES], self.covariance)
+        if estimator.get("kind") == "correlation":
+            own = np.sqrt(np.diag(self.linear.influence(*self.linear.data, self.covariance)))
+            truth = truth / np.outer(own[:QUERIES], own)
+        scores = [bif.influence(run, **estimator) for run in self.runs]
+        # A row correlates with itself by exactly 1, without error: rounding is allowed for.
+        return np.array(
+            [np.abs(s["influence"] - truth) <= 1.96 * s["mcse"] + 1e-6 for s in scores]
+        )
+
+
+def replicate(backend, linear, name, settings, *, runs, draws):
+    """Sample all runs at once, each of a few chains."""
     x, y = linear.data
+    model = backend.linear(linear.mode, localization=linear.gamma)
     everything = bif.sample(
-        backend.SGLD(model, step_size=eps, batch_size=20, steps_per_draw=4),
+        model.make_kernel(name, **settings),
         train=(x, y),
-        query=(x[:8], y[:8]),
-        chains=RUNS * CHAINS,
-        draws=500,
+        query=(x[:QUERIES], y[:QUERIES]),
+        chains=runs * CHAINS,
+        draws=draws,
         warmup=30,
         seed=1,
     )
-    truth = _truth(linear, linear.sgld_covariance(eps, 20), x[:8], y[:8], kind)
-    covered = [_covers(everything, run, truth, kind) for run in range(RUNS)]
-    assert 0.92 <= np.mean(covered) <= 0.97
+    parts = {name: group(everything, name) for name in ("log_likelihood", "sample_stats")}
+    return [
+        inference_data({n: p.isel(chain=slice(c, c + CHAINS)) for n, p in parts.items()}, attrs)
+        for attrs in [root_attrs(everything)]
+        for c in range(0, runs * CHAINS, CHAINS)
+    ]
 
 
-def _truth(linear, covariance, x, y, kind):
-    influence = linear.influence(x, y, covariance)
-    if kind == "covariance":
-        return influence
-    own = np.sqrt(np.diag(linear.influence(linear.x, linear.y, covariance)))
-    return influence / np.outer(own[: len(x)], own)
+@pytest.fixture(scope="module", params=marked(BACKENDS))
+def module_backend(request):
+    return get_backend(request.param)
 
 
-def _covers(everything, run, truth, kind):
-    chains = slice(run * CHAINS, (run + 1) * CHAINS)
-    groups = {
-        name: group(everything, name).isel(chain=chains)
-        for name in ("log_likelihood", "sample_stats")
-    }
-    scores = bif.influence(inference_data(groups, root_attrs(everything)), kind=kind, shrink=None)
-    # A row correlates with itself by exactly 1, without error: rounding is allowed for.
-    return np.abs(scores["influence"].values - truth) <= 1.96 * scores["mcse"].values + 1e-6
+@pytest.fixture(scope="module", params=KERNELS)
+def replicates(request, module_backend):
+    linear = make_linear(40, 3, gamma=10.0)
+    settings, law = KERNELS[request.param], linear.covariance()
+    if request.param == "SGLD":
+        eps = 0.3 / np.linalg.eigvalsh(linear.precision()).max()
+        settings, law = {**settings, "step_size": eps}, linear.sgld_covariance(eps, 20)
+    runs = replicate(module_backend, linear, request.param, settings, runs=RUNS, draws=500)
+    return Replicates(runs, linear, law, f"{module_backend.name}, {request.param}")
+
+
+@pytest.mark.parametrize("kind", ["covariance", "correlation"])
+def test_intervals_cover(replicates, kind, record_property):
+    share = replicates.covered(kind=kind, shrink=None).mean()
+    record_property("found", f"{replicates.record}, {kind}: {share:.4f} of truths covered")
+    assert 0.92 <= share <= 0.97
+
+
+@pytest.mark.parametrize(("d", "draws"), [(20, 200), (100, 400)])
+def test_intervals_of_shrunk_scores_cover(backend, d, draws, record_property):
+    """They are posterior intervals: right on average over the pairs, not for each of them."""
+    linear = make_linear(250, d)
+    settings = KERNELS["UnderdampedLangevin"]
+    runs = replicate(backend, linear, "UnderdampedLangevin", settings, runs=25, draws=draws)
+    drawn = Replicates(runs, linear, linear.covariance(), backend.name)
+    share = drawn.covered(shrink="eb").mean()
+    record_property("found", f"{drawn.record}, {d} weights: {share:.4f} of truths covered")
+    assert 0.92 <= share <= 0.97

@@ -20,16 +20,12 @@ from ppl_bif.convergence import agreement
 
 RESULTS = Path(__file__).parent / "results" / "ours.jsonl"
 SCORES = RUNS / "scores"
-DRAWS = (62, 125, 250, 500, 1000)
-# Estimators by name, with the draws they are judged at.
-ESTIMATORS: dict[str, tuple[dict[str, Any], tuple[int, ...]]] = {
-    "raw": ({"shrink": None}, DRAWS),
-    "eb": ({"shrink": "eb"}, (250, 1000)),
-    "lognormal": ({"form": "lognormal", "shrink": None}, (250, 1000)),
-    "lognormal_eb": ({"form": "lognormal", "shrink": "eb"}, (250, 1000)),
-}
-# Row and scoring passes of one example.
-GRADIENT, FORWARD = 3, 1
+DRAWS = (62, 125, 250, 300, 500, 1000)
+ESTIMATORS: dict[str, dict[str, Any]] = {"raw": {"shrink": None}, "eb": {"shrink": "eb"}}
+# Passes of one example: scoring, a gradient, a product with the Hessian.
+FORWARD, GRADIENT, HESSIAN = 1, 3, 6
+# Of a top curvature by Lanczos: steps, and rows of the Hessian.
+LANCZOS, HESSIAN_ROWS = 12, 1024
 
 
 class Run(NamedTuple):
@@ -61,8 +57,7 @@ def wanted(run: Run) -> Iterator[tuple[str, int]]:
     """Estimators and draws to judge a run at."""
     with np.load(run.path) as kept:
         most = kept["train"].shape[1]
-    for name, (_, draws) in ESTIMATORS.items():
-        yield from product([name], [n for n in draws if n <= most])
+    yield from product(ESTIMATORS, [n for n in DRAWS if n <= most])
 
 
 def describe(run: Run, runs: list[Run], estimator: str, draws: int) -> dict[str, Any]:
@@ -113,7 +108,7 @@ def scores(run: Run, estimator: str, draws: int) -> np.ndarray:
             }
         tree = xr.DataTree.from_dict({"log_likelihood": xr.Dataset(series)})
         try:
-            found = bif.influence(tree, **ESTIMATORS[estimator][0])["influence"]
+            found = bif.influence(tree, **ESTIMATORS[estimator])["influence"]
         except bif.BIFError:
             sizes = tree["log_likelihood"].sizes
             found = xr.DataArray(np.full((sizes["query"], sizes["train"]), np.nan))
@@ -131,9 +126,19 @@ def passes(attrs: dict[str, Any], task: tasks.Task, draws: int) -> int:
     leapfrogs = attrs.get("leapfrog_steps", 1)
     steps = draws * attrs["steps_per_draw"] + attrs.get("warmup_steps", 600)
     scored = queries if full else rows + queries
-    return int(
-        attrs["chains"] * (GRADIENT * per_step * leapfrogs * steps + FORWARD * draws * scored)
-    )
+    sampling = GRADIENT * per_step * leapfrogs * steps + FORWARD * draws * scored
+    return int(attrs["chains"] * sampling + HESSIAN * products(attrs) * min(rows, HESSIAN_ROWS))
+
+
+def products(attrs: dict[str, Any]) -> int:
+    """Products with the Hessian of so many rows, which warm-up took."""
+    chosen = {line.split(" = ")[0] for line in attrs["tuning"]}
+    found = LANCZOS if "localization" in chosen else 0
+    if "step_size" in chosen:
+        found += 3 * LANCZOS * attrs["chains"]
+    if attrs["preconditioner"].startswith("low_rank"):
+        found += (2 * 17 + 10) * attrs["chains"]
+    return found
 
 
 if __name__ == "__main__":

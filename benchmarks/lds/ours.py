@@ -28,6 +28,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--draws", type=int, default=1000)
     parser.add_argument("--chains", type=int, default=4)
+    parser.add_argument("--chain-method", default="auto")
     parser.add_argument("--kernel", help="class of a kernel")
     parser.add_argument("--settings", type=json.loads, default={}, help="of the kernel, JSON")
     parser.add_argument("--model", type=json.loads, default={}, help="of localize, JSON")
@@ -39,7 +40,15 @@ def main() -> None:
         if options.kernel:
             model = model.make_kernel(options.kernel, **options.settings)
         name = f"{options.task}-{options.backend}-{options.name}-{seed}"
-        keep(task, model, name, seed=seed, draws=options.draws, chains=options.chains)
+        keep(
+            task,
+            model,
+            name,
+            seed=seed,
+            draws=options.draws,
+            chains=options.chains,
+            chain_method=options.chain_method,
+        )
 
 
 def localized(task: tasks.Task, backend: str, settings: dict[str, Any]) -> Any:

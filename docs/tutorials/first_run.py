@@ -22,7 +22,7 @@ import jax
 import numpy as np
 
 import ppl_bif as bif
-from ppl_bif.numpyro import SGLD, localize
+from ppl_bif.numpyro import localize
 from ppl_bif_models import digits, digits_jax
 
 # %% [markdown]
@@ -52,31 +52,37 @@ for row in chosen:
 # %% [markdown]
 # ## The posterior around the trained weights
 #
-# `localize` gives an ordinary NumPyro model: a Gaussian prior of precision 1,000 around the trained
-# weights, and the likelihood of all training rows. `SGLD` draws from it with minibatches. Without a
-# `step_size` it takes one from the curvature at the trained weights. The pictures go along as
-# constant data, so that plots and reports can show them.
+# `localize` gives an ordinary NumPyro model: a Gaussian prior around the trained weights, and the
+# likelihood of all training rows. `sample` draws from it. Nothing has to be tuned: warm-up chooses
+# how tight the prior is, the kernel, its step, and the steps between two draws. The pictures go along
+# as constant data, so that plots and reports can show them.
 
 # %%
 pictures = data.pictures()
 dims, query_pictures = pictures["query_image"]
 pictures["query_image"] = (dims, query_pictures[chosen])
 
-model = localize(network, params, likelihood="categorical", localization=1000.0)
-kernel = SGLD(model, batch_size=64, steps_per_draw=10)
+model = localize(network, params, likelihood="categorical")
 idata = bif.sample(
-    kernel,
+    model,
     train=(data.train_x, data.train_y),
     query=(data.query_x[chosen], data.query_y[chosen]),
     train_ids=data.train_ids,
     query_ids=data.query_ids[chosen],
     chains=4,
-    draws=600,
-    warmup=50,
+    draws=500,
     seed=0,
     store="digits.zarr",
     constant_data=pictures,
 )
+
+# %% [markdown]
+# Each choice is kept with its reason. Localization is part of the question, so name it with your
+# scores.
+
+# %%
+for line in idata.attrs["tuning"]:
+    print(line)
 
 # %% [markdown]
 # What came out is InferenceData with the log-likelihood of every row at every draw.
@@ -135,11 +141,8 @@ for row, resolved in zip(chosen, share.values, strict=True):
     print(f"id {data.query_ids[row]} ({verdict}): {100 * resolved:.0f}% of ranks resolved")
 
 # %% [markdown]
-# More draws shrink the errors with the square root of their number, and
-# `check["draws_needed"]` estimates how many would resolve the top.
-
-# %%
-print(f"draws per chain to resolve the top: {float(check['draws_needed']):.0f}")
+# More draws shrink the errors with the square root of their number.
+# [Few draws, settled ranks](few_draws.md) shows what that means for the top of a list.
 
 # %% [markdown]
 # ## To keep and to hand on

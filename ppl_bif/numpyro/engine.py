@@ -58,15 +58,15 @@ class Engine:
         """Make one draw, so many steps on."""
         return self._advance(state, self.train, steps)
 
-    def adapt(self, state: Any) -> Any:
-        """Fit the preconditioner, if there is one, to where the chains are."""
+    def adapt(self, state: Any, seen: Sequence[Any]) -> Any:
+        """Fit the preconditioner, if there is one, to the weights of some states."""
         if self.kernel.preconditioner is None:
             return state
-        return self._adapt(state, self.train)
+        return self._adapt(state, self.train, _gathered(seen))
 
-    def curvature(self, state: Any) -> np.ndarray:
-        """Return the top curvature where each chain is, preconditioned, ``(chain,)``."""
-        return np.asarray(self._curvature(state.z, state.shared, self.train))
+    def curvature(self, state: Any, seen: Sequence[Any]) -> np.ndarray:
+        """Return the top curvatures at the weights of some states, preconditioned."""
+        return np.asarray(self._curvature(_gathered(seen), state.shared, self.train))
 
     def likelihood_curvature(self) -> float:
         """Return the top eigenvalue at w* of the tempered loss's Hessian, without the prior."""
@@ -98,3 +98,8 @@ class Engine:
     def _distance_to_mode(self, weights: Mapping[str, Array]) -> Array:
         squares = [jnp.sum((w - self.model.mode[name]) ** 2) for name, w in weights.items()]
         return jnp.sqrt(jnp.stack(squares).sum())
+
+
+def _gathered(states: Sequence[Any]) -> dict[str, Array]:
+    """Lay the weights of states side by side, ``(chain, ...)``."""
+    return {name: jnp.concatenate([state.z[name] for state in states]) for name in states[0].z}

@@ -238,11 +238,11 @@ class Langevin(MCMCKernel):
 
         return jax.vmap(one, in_axes=(AXES,), out_axes=AXES)(state)
 
-    def adapt(self, state: State, data: Data, weights: Weights | None = None) -> State:
-        """Fit the preconditioner to where the chains are, and put them at rest there."""
+    def adapt(self, state: State, data: Data, weights: Weights) -> State:
+        """Fit the preconditioner to some weights ``(chain, ...)``, and put the chains at rest."""
         assert self.preconditioner is not None
         key = jax.random.fold_in(jax.random.key(0), state.i[0])
-        root = self.preconditioner.fit(self.model, weights or state.z, data, key)
+        root = self.preconditioner.fit(self.model, weights, data, key)
         return self.rest(state._replace(shared=state.shared._replace(root=root)), data)
 
     def sample(

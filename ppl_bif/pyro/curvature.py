@@ -36,29 +36,12 @@ def hessian_product(
     return lambda vector: flatten(pull(unflatten(vector, weights))[0])
 
 
-def top_curvature(
-    product: Callable[[Tensor], Tensor], like: Tensor, *, iterations: int = 30
-) -> Tensor:
-    """Estimate the largest eigenvalue of each chain's symmetric product by power iteration.
+def top_curvature(product: Callable[[Tensor], Tensor], like: Tensor) -> Tensor:
+    """Largest eigenvalue of each chain's symmetric product, by 12 steps of Lanczos, ``(chain,)``.
 
-    Parameters
-    ----------
-    product
-        Of vectors ``(chain, d)``.
-    like
-        Such vectors.
-    iterations
-        Products taken.
-
-    Returns
-    -------
-    Tensor, (chain,)
+    The product is of vectors ``(chain, d)``, shaped as ``like``.
     """
-    top = _start(like[0]).expand_as(like)
-    for _ in range(iterations):
-        image = product(top)
-        top = image / image.norm(dim=1, keepdim=True).clamp_min(_tiny(like))
-    return (top * product(top)).sum(1).abs()
+    return lanczos(product, like, rank=1)[0][:, 0]
 
 
 def likelihood_curvature(model: LocalizedModel, data: Data) -> Tensor:
@@ -73,30 +56,34 @@ def likelihood_curvature(model: LocalizedModel, data: Data) -> Tensor:
 def lanczos(
     product: Callable[[Tensor], Tensor], like: Tensor, *, rank: int
 ) -> tuple[Tensor, Tensor]:
-    """Find the ``rank`` largest eigenpairs of a symmetric product of vectors ``(d,)``.
+    """Find the ``rank`` largest eigenpairs of each chain's symmetric product of ``(chain, d)``.
 
     Returns
     -------
-    values : Tensor, (rank,)
+    values : Tensor, (chain, rank)
         Largest first.
-    vectors : Tensor, (rank, d)
+    vectors : Tensor, (chain, rank, d)
     """
-    steps = min(len(like), 2 * rank + 10)
-    basis = like.new_zeros(steps + 1, len(like))
-    diagonal, beside = like.new_zeros(steps), like.new_zeros(steps)
-    basis[0] = _start(like)
+    chains, size = like.shape
+    steps = min(size, 2 * rank + 10)
+    basis = like.new_zeros(chains, steps + 1, size)
+    diagonal, beside = like.new_zeros(chains, steps), like.new_zeros(chains, steps)
+    basis[:, 0] = _start(like[0])
     for i in range(steps):
-        image = product(basis[i])
-        diagonal[i] = image @ basis[i]
+        image = product(basis[:, i])
+        diagonal[:, i] = (image * basis[:, i]).sum(1)
+        known = basis[:, : i + 1]
         # Orthogonalized twice against all: float32 would lose it otherwise.
         for _ in range(2):
-            image = image - basis[: i + 1].T @ (basis[: i + 1] @ image)
-        beside[i] = image.norm()
-        basis[i + 1] = image / beside[i].clamp_min(_tiny(like))
-    small = torch.diag(diagonal) + torch.diag(beside[:-1], 1) + torch.diag(beside[:-1], -1)
+            along = torch.einsum("ckd,cd->ck", known, image)
+            image = image - torch.einsum("ckd,ck->cd", known, along)
+        beside[:, i] = image.norm(dim=1)
+        basis[:, i + 1] = image / beside[:, i : i + 1].clamp_min(_tiny(like))
+    off = beside[:, :-1]
+    small = torch.diag_embed(diagonal) + torch.diag_embed(off, 1) + torch.diag_embed(off, -1)
     values, vectors = torch.linalg.eigh(small)
-    order = values.argsort(descending=True)[:rank]
-    return values[order], vectors[:, order].T @ basis[:-1]
+    found = vectors.flip(-1)[..., :rank].transpose(1, 2) @ basis[:, :-1]
+    return values.flip(-1)[:, :rank], found
 
 
 def _start(like: Tensor) -> Tensor:

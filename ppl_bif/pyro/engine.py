@@ -56,15 +56,15 @@ class Engine:
         """Make one draw, so many steps on."""
         return self.kernel.advance(state, self.train, steps)
 
-    def adapt(self, state: Any) -> Any:
-        """Fit the preconditioner, if there is one, to where the chains are."""
+    def adapt(self, state: Any, seen: Sequence[Any]) -> Any:
+        """Fit the preconditioner, if there is one, to the weights of some states."""
         if self.kernel.preconditioner is None:
             return state
-        return self.kernel.adapt(state, self.train)
+        return self.kernel.adapt(state, self.train, _gathered(seen))
 
-    def curvature(self, state: Any) -> np.ndarray:
-        """Return the top curvature where each chain is, preconditioned, ``(chain,)``."""
-        return self.kernel.curvature(state.z, state.shared, self.train).cpu().numpy()
+    def curvature(self, state: Any, seen: Sequence[Any]) -> np.ndarray:
+        """Return the top curvatures at the weights of some states, preconditioned."""
+        return self.kernel.curvature(_gathered(seen), state.shared, self.train).cpu().numpy()
 
     def likelihood_curvature(self) -> float:
         """Return the top eigenvalue at w* of the tempered loss's Hessian, without the prior."""
@@ -99,3 +99,8 @@ class Engine:
 
 def _name_of(device: torch.device) -> str:
     return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
+
+
+def _gathered(states: Sequence[Any]) -> dict[str, Tensor]:
+    """Lay the weights of states side by side, ``(chain, ...)``."""
+    return {name: torch.cat([state.z[name] for state in states]) for name in states[0].z}

@@ -179,10 +179,10 @@ class Langevin(MCMCKernel):
         """Put chains at rest where they are, after a change of what they share."""
         return state._replace(moving=self._begin(state.generator, state.z, state.shared, data))
 
-    def adapt(self, state: State, data: Data) -> State:
-        """Fit the preconditioner to where the chains are, and put them at rest there."""
+    def adapt(self, state: State, data: Data, weights: Weights) -> State:
+        """Fit the preconditioner to some weights ``(chain, ...)``, and put the chains at rest."""
         assert self.preconditioner is not None
-        root = self.preconditioner.fit(self._gradients, state.z, data, state.generator)
+        root = self.preconditioner.fit(self._gradients, weights, data, state.generator)
         return self.rest(state._replace(shared=state.shared._replace(root=root)), data)
 
     def advance(self, state: State, data: Data, steps: int) -> State:
@@ -220,7 +220,7 @@ class Langevin(MCMCKernel):
         self._divergences: list[int] = []
         state = self.start(None, _one(self.initial_params), self.share(self._data), self._data)
         if self.preconditioner is not None:
-            state = self.adapt(state, self._data)
+            state = self.adapt(state, self._data, state.z)
         if self.step_size is None:
             top = self.curvature(state.z, state.shared, self._data)
             state = state._replace(step_size=self.stable_step(top))
