@@ -114,8 +114,8 @@ def influence(
         blocks of the within-chain-centred products, long against their autocorrelation (the
         posterior standard deviation where shrunk); ``resolved``, whether the sign is known:
         \|influence\| > 2 mcse or, where shrunk, ``false_sign``, the probability that the sign is
-        not that of ``influence`` (the local false sign rate), below 0.025. Where shrunk or
-        lognormal, ``covariance`` and ``covariance_mcse``, times beta, are the plain estimate.
+        not that of ``influence`` (the local false sign rate), below 0.025. Where shrunk,
+        ``covariance`` and ``covariance_mcse``, times beta, are the plain estimate.
         For correlations ``undefined``, where a row does not vary (the correlation is then 0).
         Attributes say which chains were used, which diverged and were left out, and the blocks.
 

@@ -30,6 +30,9 @@ CASES = {
     "sgld_control_variates": Case(
         "SGLD", 0.8, {"batch_size": 12, "gradient": "control_variates", "steps_per_draw": 8}
     ),
+    "sgld_partition": Case(
+        "SGLD", 0.8, {"batch_size": 12, "gradient": "partition", "steps_per_draw": 8}
+    ),
     "sgld_tempered": Case(
         "SGLD", 0.8, {"batch_size": ROWS, "temperature": 0.25, "steps_per_draw": 8}
     ),
@@ -57,7 +60,23 @@ def linear():
     return made._replace(x=x, y=(x @ made.mode + made.y - made.x @ made.mode).astype(np.float32))
 
 
-def expected(linear, case):
+def partition_covariance(linear, eps, batches):
+    """Stationary covariance of SGLD over the minibatches of a fixed partition, solved exactly.
+
+    With d = w - mu and the batch b of K drawn, d' = (I - eps/2 (A + D_b)) d - eps/2 D_b (mu - w*)
+    + N(0, eps I), where D_b = K X_b' X_b - X' X.
+    """
+    x, identity = linear.x, np.eye(D)
+    off = linear.mean() - linear.mode
+    change = [len(batches) * x[b].T @ x[b] - x.T @ x for b in batches]
+    drifts = [identity - eps / 2 * (linear.precision() + c) for c in change]
+    pushes = [eps / 2 * c @ off for c in change]
+    step = np.mean([np.kron(m, m) for m in drifts], axis=0)
+    source = eps * identity + np.mean([np.outer(p, p) for p in pushes], axis=0)
+    return np.linalg.solve(np.eye(D * D) - step, source.ravel()).reshape(D, D)
+
+
+def expected(linear, case, kernel):
     """Covariance of the law of a case, by its formula."""
     exact = linear.covariance() * case.settings.get("temperature", 1.0)
     if case.kernel != "SGLD":
@@ -71,10 +90,16 @@ def expected(linear, case):
         return exact / (1 - eps * values[0] / 4)
     if case.settings.get("gradient") == "control_variates":
         return linear.sgld_covariance(eps, case.settings["batch_size"], centred=True)
+    if case.settings.get("gradient") == "partition":
+        engine = kernel.bind(
+            {"train": linear.data, "query": linear.data}, evaluation_batch_size=ROWS
+        )
+        batches = np.asarray(engine.start([0], 0).shared.stored.rows)
+        return partition_covariance(linear, eps, batches)
     return exact @ (vectors / (1 - eps * values / 4)) @ vectors.T
 
 
-def sample(backend, linear, case, *, chains=400):
+def make_kernel(backend, linear, case):
     model = backend.linear(linear.mode, localization=linear.gamma)
     values = np.linalg.eigvalsh(linear.precision())
     preconditioned = case.settings.get("preconditioner", "low_rank") == "low_rank"
@@ -84,7 +109,10 @@ def sample(backend, linear, case, *, chains=400):
     step = case.step / (top if case.kernel == "SGLD" else top**0.5)
     if case.settings.get("preconditioner") == "rmsprop":
         step = None
-    kernel = model.make_kernel(case.kernel, step_size=step, **case.settings)
+    return model.make_kernel(case.kernel, step_size=step, **case.settings)
+
+
+def sample(linear, case, kernel, *, chains=400):
     return bif.sample(
         kernel,
         train=linear.data,
@@ -99,8 +127,9 @@ def sample(backend, linear, case, *, chains=400):
 @pytest.mark.parametrize("name", CASES)
 def test_stationary_law(backend, linear, name):
     case = CASES[name]
-    run = sample(backend, linear, case)
-    law, draws = expected(linear, case), run["posterior"]["w"].values.astype(float)
+    kernel = make_kernel(backend, linear, case)
+    run = sample(linear, case, kernel)
+    law, draws = expected(linear, case, kernel), run["posterior"]["w"].values.astype(float)
     draws = draws.reshape(-1, D)
     found = np.cov(draws.T)
     values, vectors = np.linalg.eigh(law)

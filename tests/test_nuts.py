@@ -1,15 +1,27 @@
-"""The BIF under SGLD is that under NUTS on the same localized model of a small network."""
+"""The BIF under every kernel is that under NUTS on the same localized model of a small network."""
 
 import numpy as np
 import pytest
 
 import ppl_bif as bif
 from ppl_bif.schema import inference_data
-from tests.backends import get_backend, random_layers
+from tests.backends import BACKENDS, get_backend, marked, random_layers
 
 pytestmark = [pytest.mark.numpyro, pytest.mark.slow]
 
 SETTINGS = {"localization": 30.0, "inverse_temperature": 1.0}
+SMALL_STEP = {"step_size": 2e-4, "steps_per_draw": 40}
+# Kernel, its settings, options of the run.
+KERNELS = {
+    "sgld": ("SGLD", {**SMALL_STEP, "batch_size": 150}, {"draws": 300, "warmup": 20}),
+    "sgld_partition": (
+        "SGLD",
+        {**SMALL_STEP, "batch_size": 30, "gradient": "partition"},
+        {"draws": 300, "warmup": 20},
+    ),
+    "underdamped": ("UnderdampedLangevin", {}, {"draws": 300}),
+    "hmc": ("HMC", {}, {"draws": 200}),
+}
 
 
 @pytest.fixture(scope="module")
@@ -65,19 +77,51 @@ def test_same_joint_density_in_both_backends(problem, backend):
     assert found == pytest.approx(expected, rel=1e-5)
 
 
-def test_scores_agree(problem, nuts, backend, record_property):
+@pytest.fixture(scope="module", params=marked(BACKENDS))
+def module_backend(request):
+    return get_backend(request.param)
+
+
+@pytest.fixture(scope="module", params=KERNELS)
+def run(request, problem, module_backend):
     layers, data = problem
-    kernel = backend.SGLD(
-        backend.mlp(layers, **SETTINGS), step_size=2e-4, batch_size=150, steps_per_draw=40
+    kernel, settings, options = KERNELS[request.param]
+    model = module_backend.mlp(layers, **SETTINGS)
+    sampled = bif.sample(
+        model.make_kernel(kernel, **settings), train=data, query=data, chains=20, **options
     )
-    run = bif.sample(kernel, train=data, query=data, chains=20, draws=300, warmup=20)
-    sgld = bif.influence(run)
-    pearson = np.corrcoef(sgld["influence"].values.ravel(), nuts["influence"].values.ravel())[0, 1]
-    errors = np.hypot(sgld["mcse"].values, nuts["mcse"].values)
-    within = np.abs(sgld["influence"].values - nuts["influence"].values) <= 1.96 * errors
-    record_property(
-        "found",
-        f"{backend.name}: Pearson {pearson:.4f}, within 1.96 combined errors {within.mean():.3f}",
+    return f"{module_backend.name}, {request.param}", sampled
+
+
+def compare(scores, nuts):
+    """Pearson correlation, slope, and the share within 1.96 combined errors."""
+    found, expected = scores["influence"].values, nuts["influence"].values
+    errors = np.hypot(scores["mcse"].values, nuts["mcse"].values)
+    return (
+        np.corrcoef(found.ravel(), expected.ravel())[0, 1],
+        (found * expected).sum() / (expected**2).sum(),
+        (np.abs(found - expected) <= 1.96 * errors).mean(),
     )
+
+
+def test_scores_agree(run, nuts, record_property):
+    name, sampled = run
+    pearson, slope, within = compare(bif.influence(sampled, shrink=None), nuts)
+    record_property("found", f"{name}: {describe(pearson, slope, within)}")
     assert pearson >= 0.98
-    assert 0.90 <= within.mean() <= 0.98
+    assert abs(slope - 1) < 0.04
+    assert 0.90 <= within <= 0.98
+
+
+def test_shrunk_scores_agree_as_well(run, nuts, record_property):
+    name, sampled = run
+    plain, _, _ = compare(bif.influence(sampled, shrink=None), nuts)
+    pearson, slope, within = compare(bif.influence(sampled, shrink="eb"), nuts)
+    record_property("found", f"{name}, shrunk: {describe(pearson, slope, within)}")
+    assert pearson >= plain - 0.001
+    assert 0.92 < slope < 1.04
+    assert 0.90 <= within <= 0.98
+
+
+def describe(pearson, slope, within):
+    return f"Pearson {pearson:.4f}, slope {slope:.3f}, within 1.96 combined errors {within:.3f}"

@@ -85,27 +85,23 @@ def test_lazy_scores_equal_eager_ones(kind, block_pairs, monkeypatch):
     assert sum(q * t for q, t in formed) >= 35
 
 
-@pytest.mark.parametrize("form", ["covariance", "lognormal"])
 @pytest.mark.parametrize("block_pairs", [1, 20, 34])
-def test_lazy_shrunk_scores_equal_eager_ones(form, block_pairs):
+def test_lazy_shrunk_scores_equal_eager_ones(block_pairs):
     run = losses()
-    lazy = bif.influence(run, form=form, shrink="eb", block_pairs=block_pairs)
+    lazy = bif.influence(run, shrink="eb", block_pairs=block_pairs)
     assert lazy["influence"].chunks is not None
     with dask.config.set(scheduler="synchronous"):
-        xr.testing.assert_allclose(lazy.compute(), bif.influence(run, form=form, shrink="eb"))
+        xr.testing.assert_allclose(lazy.compute(), bif.influence(run, shrink="eb"))
 
 
 def test_the_plain_estimate_is_always_kept():
     run = losses(attrs={"inverse_temperature": 0.5})
-    plain = bif.influence(run, shrink=None)
+    plain, scores = (bif.influence(run, shrink=shrink) for shrink in (None, "eb"))
+    assert (plain.attrs["shrink"], scores.attrs["shrink"]) == ("none", "eb")
     assert "covariance" not in plain
-    for form, shrink in (("covariance", "eb"), ("lognormal", None), ("lognormal", "eb")):
-        scores = bif.influence(run, form=form, shrink=shrink)
-        np.testing.assert_allclose(scores["covariance"], plain["influence"])
-        np.testing.assert_allclose(scores["covariance_mcse"], plain["mcse"])
-        assert (scores.attrs["form"], scores.attrs["shrink"]) == (form, shrink or "none")
-        assert ("false_sign" in scores) == (shrink == "eb")
-        assert (scores["influence"] != plain["influence"]).all()
+    # Blocks follow the autocorrelation of normal scores too, and may be fewer.
+    np.testing.assert_allclose(scores["covariance"], plain["influence"], rtol=0.02, atol=1e-4)
+    assert (scores["influence"] != plain["influence"]).all()
     np.testing.assert_array_equal(scores["resolved"], scores["false_sign"] < 0.025)
 
 
@@ -119,14 +115,11 @@ def test_shrinking_is_the_default_where_there_are_many_rows():
 
 def test_what_is_asked_for_must_exist():
     run = losses()
-    for name, value in (("form", "normal"), ("shrink", "lasso"), ("kind", "distance")):
+    for name, value in (("shrink", "lasso"), ("kind", "distance")):
         with pytest.raises(ValueError, match=rf"{name} must be one of .*; got '{value}'"):
             bif.influence(run, **{name: value})
-    for settings in ({"form": "lognormal"}, {"shrink": "eb"}):
-        with pytest.raises(ValueError, match="a correlation has one form"):
-            bif.influence(run, kind="correlation", **settings)
-    with pytest.raises(ValueError, match="needs losses that are not negative"):
-        bif.influence(small(), form="lognormal")
+    with pytest.raises(ValueError, match="a correlation is not shrunk"):
+        bif.influence(run, kind="correlation", shrink="eb")
 
 
 def test_a_run_that_did_not_sample_its_posterior_is_not_scored():

@@ -1,7 +1,8 @@
 """How good the runs' scores are: ``python -m benchmarks.lds.judge`` writes ``results/ours.jsonl``.
 
 Every run in ``runs/`` is judged at several numbers of draws, by each estimator: LDS against
-retraining, rank agreement with another run of the same settings, Pearson with the long reference.
+retraining, rank agreement with another run of the same settings, Pearson with the long reference,
+or with all other default runs together where there is none.
 """
 
 import json
@@ -83,11 +84,19 @@ def describe(run: Run, runs: list[Run], estimator: str, draws: int) -> dict[str,
         line["agreement"] = round(
             float(agreement(score, scores(other, estimator, draws)).mean()), 4
         )
-    reference = next((r for r in runs if r.task == run.task and r.name == "reference"), None)
-    if reference is not None and line["lds"] is not None:
-        limit = scores(reference, "raw", 10**9)
+    limit = reference(run, runs)
+    if limit is not None and line["lds"] is not None:
         line["pearson"] = round(float(np.corrcoef(score.ravel(), limit.ravel())[0, 1]), 4)
     return line
+
+
+def reference(run: Run, runs: list[Run]) -> np.ndarray | None:
+    """Plain scores of the long reference run, or of all other default runs together."""
+    same = [r for r in runs if r.task == run.task]
+    long = [r for r in same if r.name == "reference"]
+    others = [r for r in same if r.name == "default" and r != run]
+    used = long or others
+    return np.mean([scores(r, "raw", 10**9) for r in used], axis=0) if used else None
 
 
 def quality(score: np.ndarray, task: tasks.Task) -> float | None:

@@ -1,0 +1,98 @@
+"""A run whose settings are absurd is said to be so, and its scores are not given as good."""
+
+import numpy as np
+import pytest
+
+import ppl_bif as bif
+from tests.backends import random_layers
+
+ROWS = 80
+# Settings of each kernel, and 100 times the step that warm-up finds for it here.
+KERNELS = {
+    "SGLD": ({"batch_size": 20}, 0.5),
+    "UnderdampedLangevin": ({}, 18.0),
+    "HMC": ({}, 11.0),
+}
+
+
+@pytest.fixture(scope="module")
+def problem():
+    """A tanh network of 51 weights, trained by gradient descent, and its data."""
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(ROWS, 4))
+    y = np.argmax(x[:, :3] + rng.normal(size=(ROWS, 3)), axis=1)
+    (W, b), (V, c) = random_layers([4, 6, 3])
+    for _ in range(2000):
+        hidden = np.tanh(x @ W + b)
+        odds = np.exp(hidden @ V + c)
+        top = (odds / odds.sum(1, keepdims=True) - np.eye(3)[y]) / ROWS
+        low = (top @ V.T) * (1 - hidden**2)
+        V, c = V - 0.5 * (hidden.T @ top + 0.01 * V), c - 0.5 * top.sum(0)
+        W, b = W - 0.5 * (x.T @ low + 0.01 * W), b - 0.5 * low.sum(0)
+    return [(W, b), (V, c)], (np.float32(x), y)
+
+
+def sample(backend, problem, name, *, settings=None, **model):
+    layers, data = problem
+    localized = backend.mlp(layers, **{"localization": 5.0, **model})
+    kernel = localized.make_kernel(name, **KERNELS[name][0], **(settings or {}))
+    return bif.sample(kernel, train=data, query=(data[0][:10], data[1][:10]), draws=60)
+
+
+def said(make):
+    """Return what a run is told to have gone wrong, or None if it would be scored."""
+    try:
+        run = make()
+        bif.influence(run)
+    except bif.BIFError as error:
+        return str(error)
+    return None
+
+
+@pytest.fixture
+def quiet(recwarn):
+    """Let warnings pass: they are a part of what is said."""
+    import warnings
+
+    warnings.simplefilter("always")
+    return recwarn
+
+
+@pytest.mark.parametrize("name", KERNELS)
+def test_a_hundredfold_step_is_not_scored(backend, problem, name, quiet, record_property):
+    step = KERNELS[name][1]
+    message = said(lambda: sample(backend, problem, name, settings={"step_size": step}))
+    record_property("found", f"{backend.name}, {name}: {message}")
+    assert message is not None
+    assert "step" in message
+
+
+@pytest.mark.parametrize("name", KERNELS)
+@pytest.mark.parametrize(
+    "model", [{"inverse_temperature": 1e6}, {"localization": 1e-8}], ids=["cold", "free"]
+)
+def test_a_posterior_that_cannot_be_sampled_is_not_scored(
+    backend, problem, name, model, quiet, record_property
+):
+    message = said(lambda: sample(backend, problem, name, **model))
+    record_property("found", f"{backend.name}, {name}, {model}: {message}")
+    assert message is not None
+    assert "localization" in message
+
+
+def test_a_posterior_far_from_the_trained_weights_fails_its_diagnosis(
+    backend, problem, quiet, record_property
+):
+    """Localized at its scale, a millionfold posterior is sampled: around a better optimum."""
+    run = sample(
+        backend, problem, "UnderdampedLangevin", inverse_temperature=1e6, localization="auto"
+    )
+    check = bif.diagnose(run, verbose=False)
+    record_property("found", f"{backend.name}: {check.attrs}")
+    assert check.attrs["verdict"] == "fail"
+    assert any("energy" in reason for reason in check.attrs["reasons"])
+
+
+def test_localization_of_zero_is_refused(backend, problem):
+    with pytest.raises(ValueError, match="localization must be"):
+        backend.mlp(problem[0], localization=0)
