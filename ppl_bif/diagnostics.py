@@ -325,7 +325,7 @@ def _scores(train: np.ndarray, query: np.ndarray, seed: int) -> xr.Dataset:
     between = np.mean(
         [agreement(a, b) for i, a in enumerate(by_chain) for b in by_chain[:i]], axis=0
     )
-    expected, halves = stability(train, query)
+    expected, halves, _ = stability(train, query)
     return xr.Dataset(
         {
             "rank_agreement_chains": ("query", between),

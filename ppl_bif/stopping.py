@@ -69,9 +69,9 @@ def measure(goal: Goal, train: np.ndarray, query: np.ndarray) -> Progress:
     """Measure traces ``(chain, draw, row)`` against a goal."""
     draws = train.shape[1]
     if goal.measure == "rank_agreement":
-        found, _ = stability(train, query)
+        found = stability(train, query)
         needed = draws_for_stability(draws, found, goal.target) if goal.target < 1 else math.inf
-        return Progress(draws, found, needed)
+        return Progress(draws, found.expected, needed)
     return Progress(
         draws, top_resolved(train, query), draws_for_resolved(train, query, goal.target)
     )

@@ -5,7 +5,7 @@ import pytest
 import xarray as xr
 
 import ppl_bif as bif
-from ppl_bif.convergence import top_resolved
+from ppl_bif.convergence import agreement, mean_known, scores_of, stability, top_resolved
 from ppl_bif.diagnostics import table
 from tests.series import ar1, factors, run_of
 
@@ -197,6 +197,30 @@ def test_draws_needed_are_enough_and_not_many_more(scale):
             found.append(top_resolved(*other[:2]))
     assert np.median(shares) >= 0.8
     assert np.median(fewer) < 0.9
+
+
+def rows_of_unlike_strength(seed, draws):
+    """Rows that share a factor with strengths over several decades."""
+    fixed, rng = np.random.default_rng(9), np.random.default_rng(seed)
+    strength = fixed.choice([-0.01, 0.01], size=300) * fixed.lognormal(sigma=2.0, size=300)
+    shared = ar1(rng, (4, draws, 1), 0.5)
+    train, query = (ar1(rng, (4, draws, rows), 0.5) for rows in (300, 12))
+    return train + strength * shared, query + shared
+
+
+@pytest.mark.parametrize("draws", [150, 600])
+def test_expected_agreement_is_that_of_another_run(draws):
+    expected, found, naive = [], [], []
+    for seed in range(6):
+        runs = [rows_of_unlike_strength(seed + other, draws) for other in (0, 100)]
+        one = stability(*runs[0])
+        half = mean_known(one.halves)
+        expected.append(one.expected)
+        naive.append(2 * half / (1 + half))
+        found.append(mean_known(agreement(*(scores_of(*run) for run in runs))))
+    assert abs(np.mean(expected) - np.mean(found)) < 0.04
+    # What the Spearman-Brown formula would say.
+    assert np.mean(naive) > np.mean(found) + 0.04
 
 
 def test_every_number_is_there_for_a_store(tmp_path):

@@ -54,8 +54,8 @@ for row in chosen:
 #
 # `localize` gives an ordinary NumPyro model: a Gaussian prior around the trained weights, and the
 # likelihood of all training rows. `sample` draws from it. Nothing has to be tuned: warm-up chooses
-# how tight the prior is, the kernel, its step, and the steps between two draws. The pictures go along
-# as constant data, so that plots and reports can show them.
+# how tight the prior is, the kernel, its step, and the steps between two draws. The pictures go
+# along as constant data, so that plots and reports can show them.
 
 # %%
 pictures = data.pictures()
