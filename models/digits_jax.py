@@ -59,11 +59,12 @@ def _layer(key: Array, shape: tuple[int, ...], fan_in: int) -> Params:
 
 
 def _convolve(images: Array, layer: Params) -> Array:
-    dims = ("NHWC", "HWIO", "NHWC")
-    out = jax.lax.conv_general_dilated(
-        images, layer["weight"], (1, 1), "SAME", dimension_numbers=dims
-    )
-    return out + layer["bias"]
+    """Convolve 3 x 3 pixels as one matrix product, which on a CPU is several times as fast."""
+    height, width = images.shape[1:3]
+    padded = jnp.pad(images, ((0, 0), (1, 1), (1, 1), (0, 0)))
+    patches = [padded[:, i : i + height, j : j + width] for i in range(3) for j in range(3)]
+    weight = layer["weight"].reshape(-1, layer["weight"].shape[-1])
+    return jnp.concatenate(patches, axis=-1) @ weight + layer["bias"]
 
 
 def _pool(images: Array) -> Array:

@@ -140,7 +140,7 @@ def draws_for_resolved(
     draws = train.shape[1]
     half = draws // 2
     k = min(k, train.shape[2])
-    chosen = scores_of(train[:, :half], query[:, :half])
+    chosen = _in_errors(train[:, :half], query[:, :half])
     rows = np.argsort(-np.abs(chosen), axis=1)[:, :k]
     sign = np.sign(np.take_along_axis(chosen, rows, axis=1))
     errors = _in_errors(train[:, half:], query[:, half:])

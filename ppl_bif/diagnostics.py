@@ -150,8 +150,8 @@ def diagnose(idata: Any, *, verbose: bool = True, seed: int = 0) -> xr.Dataset:
         and another), ``rank_agreement``, ``loss_rise``, ``distance`` (||w - w*||),
         ``distance_ratio`` (to the prior's sqrt(d / gamma)), ``energy_ratio``, ``wandering``
         (split R-hat of the log posterior or of the distance), ``gradient_noise_share``,
-        ``resolved_share``, ``top_resolved`` (share of each query's top 10 that are discoveries at
-        a false discovery rate of 5%), ``draws_needed`` (per chain, for 90% of that top 10;
+        ``resolved_share``, ``top_resolved`` (share of each query's 10 surest scores that are
+        discoveries at a false discovery rate of 5%), ``draws_needed`` (per chain, for 90% of those;
         infinite if no multiple within 100 would do), ``rhat_high``, ``ess_low``, ``drift_share``,
         ``chains_lost``. Attributes ``verdict``
         (``pass``, ``caution`` or ``fail``) and ``reasons``.
@@ -209,8 +209,8 @@ def table(check: xr.Dataset) -> list[tuple[str, str, str, str]]:
         for c in CRITERIA
     ]
     told = (
-        (f"share of the top {TOP} resolved", "top_resolved"),
-        (f"draws per chain to resolve {TARGET:.0%} of it", "draws_needed"),
+        (f"share of the {TOP} surest scores resolved", "top_resolved"),
+        (f"draws per chain to resolve {TARGET:.0%} of them", "draws_needed"),
     )
     return [*rows, *((label, _text(float(check[n])), "", "for information") for label, n in told)]
 

@@ -18,11 +18,12 @@ def top(scores: Any, k: int = 10, *, fdr: float = 0.05) -> xr.Dataset:
     """List the k training rows that most raise, and that most lower, each query.
 
     The best of many noisy scores look large by chance: 5% of all rows lie beyond two errors when
-    nothing is there. A listed row is therefore marked ``resolved`` only if its score survives the
-    Benjamini-Hochberg procedure over all rows of its query, as plainly estimated, whatever was
-    shrunk since. A *rank* is ``settled`` if the score differs from those listed before and after
-    it by more than twice the error of the difference, the two taken as independent: with other
-    draws, the neighbours would stand in the same order.
+    nothing is there. A listed row is therefore marked ``resolved`` only if, over all rows of its
+    query, it is among the surest of which no more than a share ``fdr`` is expected to be false:
+    by the false sign rates of shrunk scores (s-values, Stephens 2017), or else by the
+    Benjamini-Hochberg procedure. A *rank* is ``settled`` if the score differs from those listed
+    before and after it by more than twice the error of the difference, the two taken as
+    independent: with other draws, the neighbours would stand in the same order.
 
     Parameters
     ----------
@@ -81,9 +82,10 @@ def top(scores: Any, k: int = 10, *, fdr: float = 0.05) -> xr.Dataset:
 
 def _top_of(scores: xr.Dataset, k: int, fdr: float) -> xr.Dataset:
     value, error = scores["influence"].values, scores["mcse"].values
-    plain = ("covariance", "covariance_mcse") if "covariance" in scores else ("influence", "mcse")
-    tested, noise = (scores[name].values for name in plain)
-    found = _discoveries(tested, noise, int(scores.attrs.get("blocks", 100)), fdr)
+    if "false_sign" in scores:
+        found = _sure(scores["false_sign"].values, fdr)
+    else:
+        found = _discoveries(value, error, int(scores.attrs.get("blocks", 100)), fdr)
     more = min(k + 1, value.shape[1])
     order = np.stack([_largest(value, more), _largest(-value, more)], axis=1)
     settled = _settled(value, error, order)[..., :k]
@@ -136,3 +138,13 @@ def _discoveries(value: np.ndarray, error: np.ndarray, blocks: int, fdr: float) 
     below = ranked <= limit
     cut = np.where(below, ranked, -1.0).max(axis=1, keepdims=True)
     return p <= cut
+
+
+def _sure(false_sign: np.ndarray, fdr: float) -> np.ndarray:
+    """Mark the surest scores of each query, whose mean false sign rate is at most ``fdr``."""
+    order = np.argsort(false_sign, axis=1, kind="stable")
+    ranked = np.take_along_axis(false_sign, order, axis=1)
+    mean = np.cumsum(ranked, axis=1) / np.arange(1, ranked.shape[1] + 1)
+    found = np.zeros_like(false_sign, bool)
+    np.put_along_axis(found, order, mean <= fdr, axis=1)
+    return found

@@ -14,7 +14,7 @@ ROWS = 80
 KERNELS = {
     "SGLD": ({"batch_size": 20}, 0.5),
     "UnderdampedLangevin": ({}, 18.0),
-    "HMC": ({}, 11.0),
+    "HMC": ({"leapfrog_steps": 2}, 11.0),
 }
 
 

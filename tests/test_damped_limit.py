@@ -9,12 +9,12 @@ from tests.backends import get_backend, random_layers
 pytestmark = pytest.mark.numpyro
 
 BETA, DAMPING = 1e4, 5.0
-# Kernel, settings, least Pearson correlation, limits of the slope. SGLD's stiffest directions are
+# Kernel, settings, chains, least Pearson correlation, limits of the slope. SGLD's stiffest directions are
 # sampled up to 14% too wide at its default step; the others have no such bias.
 KERNELS = {
-    "sgld": ("SGLD", {"batch_size": 60, "steps_per_draw": 8}, 0.995, (1.0, 1.14)),
-    "underdamped": ("UnderdampedLangevin", {}, 0.999, (0.98, 1.02)),
-    "hmc": ("HMC", {"preconditioner": "low_rank"}, 0.999, (0.98, 1.02)),
+    "sgld": ("SGLD", {"batch_size": 60, "steps_per_draw": 8}, 60, 0.995, (1.0, 1.14)),
+    "underdamped": ("UnderdampedLangevin", {}, 160, 0.999, (0.98, 1.02)),
+    "hmc": ("HMC", {"preconditioner": "low_rank"}, 80, 0.999, (0.98, 1.02)),
 }
 
 
@@ -59,12 +59,12 @@ def problem():
 @pytest.mark.parametrize("name", KERNELS)
 def test_narrow_posterior_gives_the_damped_influence(problem, backend, name, record_property):
     layers, data, expected = problem
-    kernel, settings, least, (low, high) = KERNELS[name]
+    kernel, settings, chains, least, (low, high) = KERNELS[name]
     model = backend.mlp(
         layers, likelihood="normal", inverse_temperature=BETA, localization=BETA * DAMPING
     )
     run = bif.sample(
-        model.make_kernel(kernel, **settings), train=data, query=data, chains=80, draws=150
+        model.make_kernel(kernel, **settings), train=data, query=data, chains=chains, draws=150
     )
     found = bif.influence(run)["influence"].values
     pearson = np.corrcoef(expected.ravel(), found.ravel())[0, 1]

@@ -10,7 +10,7 @@ from tests.backends import BACKENDS, get_backend, marked, random_layers
 pytestmark = [pytest.mark.numpyro, pytest.mark.slow]
 
 SETTINGS = {"localization": 30.0, "inverse_temperature": 1.0}
-SMALL_STEP = {"step_size": 2e-4, "steps_per_draw": 40}
+SMALL_STEP = {"step_size": 8e-4, "steps_per_draw": 16}
 # Kernel, its settings, options of the run.
 KERNELS = {
     "sgld": ("SGLD", {**SMALL_STEP, "batch_size": 150}, {"draws": 300, "warmup": 20}),

@@ -5,6 +5,7 @@ import pytest
 import xarray as xr
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy.special import ndtr
 from scipy.stats import false_discovery_control
 from scipy.stats import t as student
 
@@ -123,3 +124,19 @@ def test_ids_follow_shuffled_rows(order, monkeypatch):
     best = bif.top(run_of(train, query, coords={"train": names}), k=5)
     other = bif.top(run_of(train[..., mixed], query, coords={"train": names[mixed]}), k=5)
     np.testing.assert_array_equal(best["train"], other["train"])
+
+
+def test_shrunk_scores_are_resolved_by_their_false_sign_rates():
+    """As often wrong as `fdr` allows, on scores whose rates are exact."""
+    rng = np.random.default_rng(5)
+    true = rng.normal(size=(40, 500))
+    seen = true + rng.normal(size=true.shape)
+    mean, sd = seen / 2, np.full(true.shape, np.sqrt(0.5))
+    scores = table(mean, sd).assign(false_sign=(("query", "train"), ndtr(-np.abs(mean) / sd)))
+    best = bif.top(scores, k=250, fdr=0.05)
+    ids = best["train"].values
+    sign = np.sign(np.take_along_axis(true[:, None, :], ids, axis=2))
+    wrong = sign != np.array([1, -1])[None, :, None]
+    listed = best["resolved"].values
+    assert 0.1 < listed.mean() < 0.9
+    assert abs(wrong[listed].mean() - 0.05) < 0.01

@@ -83,7 +83,8 @@ print(f"measured, from two:     {measured.mean():.2f}")
 
 # %% [markdown]
 # The forecast compares quarters and halves of the draws, and carries the growth of their agreement
-# on to the whole. It is a guess from noisy scores. Take it as a guide, and a second seed as the answer.
+# on to the whole. It is a guess from noisy scores. Take it as a guide, and a second seed as the
+# answer.
 #
 # What is the default worth? Beside it, SGLD with minibatches draws as often from the same
 # posterior. Its draws are cheaper: five gradients of 128 rows each, where the default takes a few
@@ -222,7 +223,7 @@ print("\n".join(long.attrs["notes"]))
 
 # %%
 total = long.attrs["draws"]
-sizes = [n for n in (62, 125, 250, 500, 1000, 2000) if 2 * n <= total]
+sizes = [n for n in (31, 62, 125, 250, 500, 1000) if 2 * n <= total]
 foretold, seen = [], []
 for n in sizes:
     first, second = (long.isel(draw=slice(start, start + n)) for start in (0, total - n))
