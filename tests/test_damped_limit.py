@@ -9,8 +9,8 @@ from tests.backends import get_backend, random_layers
 pytestmark = pytest.mark.numpyro
 
 BETA, DAMPING = 1e4, 5.0
-# Kernel, settings, chains, least Pearson correlation, limits of the slope. SGLD's stiffest directions are
-# sampled up to 14% too wide at its default step; the others have no such bias.
+# Kernel, settings, chains, least Pearson correlation, limits of the slope. SGLD samples the
+# stiffest directions up to 14% too wide at its default step; the others have no such bias.
 KERNELS = {
     "sgld": ("SGLD", {"batch_size": 60, "steps_per_draw": 8}, 60, 0.995, (1.0, 1.14)),
     "underdamped": ("UnderdampedLangevin", {}, 160, 0.999, (0.98, 1.02)),

@@ -108,7 +108,7 @@ def test_scores_agree(run, nuts, record_property):
     name, sampled = run
     pearson, slope, within = compare(bif.influence(sampled, shrink=None), nuts)
     record_property("found", f"{name}: {describe(pearson, slope, within)}")
-    assert pearson >= 0.98
+    assert pearson >= 0.985
     assert abs(slope - 1) < 0.04
     assert 0.90 <= within <= 0.98
 
