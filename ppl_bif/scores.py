@@ -98,10 +98,11 @@ def influence(
         ``"eb"``: each covariance is split into what a Gaussian copula of the two rows' losses
         explains and the rest, and both parts are replaced by their posterior means under the law
         of all those of the query, fitted to them (adaptive shrinkage, Stephens 2017). It has far
-        less noise at few draws, as it does not hang on a few large losses; it is biased towards 0
-        by less than its error, and consistent: with many draws it is the plain covariance. None:
-        the plain covariance. ``"auto"``: ``"eb"`` for covariances with at least 200 training rows,
-        from which the law is known well enough for errors to be right; else None.
+        less noise at few draws, as it does not hang on a few large losses; it is biased towards 0,
+        its intervals can be too short where draws are few (Concepts has the numbers), and it is
+        consistent: with many draws it is the plain covariance. None: the plain covariance.
+        ``"auto"``: ``"eb"`` for covariances with at least 200 training rows, from which the law is
+        known well enough; else None.
     block_pairs
         Pairs (query, train) formed at once. Up to so many are computed now; more stay lazy, as
         dask arrays that compute the blocks that are asked for. Shrinking takes all training rows

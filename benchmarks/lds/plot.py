@@ -50,6 +50,7 @@ def main() -> None:
             if quality == "lds":
                 points(ax, [r for r in peers if r["task"] == task], cost, theme)
             ax.set(xscale="log", xlabel=x_label, title=title)
+            ax.set_visible(bool(ax.lines))
             ax.xaxis.set_minor_formatter("")
             tidy(ax, theme)
         row[0].set_ylabel(y_label)
