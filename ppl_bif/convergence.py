@@ -12,7 +12,7 @@ import numpy as np
 from scipy.stats import rankdata
 from scipy.stats import t as student
 
-from ppl_bif.covariance import block_covariance, choose_blocks, product_time
+from ppl_bif.covariance import block_covariance, choose_blocks, edges, product_time
 
 __all__ = [
     "Stability",
@@ -91,8 +91,7 @@ def stability(train: np.ndarray, query: np.ndarray) -> Stability:
 
 
 def _parts(draws: int, *, pieces: int) -> list[slice]:
-    cuts = np.arange(pieces + 1) * draws // pieces
-    return [slice(a, b) for a, b in pairwise(cuts.tolist())]
+    return [slice(a, b) for a, b in pairwise(edges(draws, pieces).tolist())]
 
 
 def _agreement_of(train: np.ndarray, query: np.ndarray, parts: list[slice]) -> np.ndarray:
@@ -112,8 +111,10 @@ def draws_for_stability(draws: int, found: Stability, target: float) -> float:
     >>> draws_for_stability(100, Stability(0.5, np.array([0.3]), 0.5), 0.75)
     900.0
     """
-    if not 0 < found.expected < 1:
-        return math.inf if not found.expected >= 1 else float(draws)
+    if found.expected >= 1:
+        return float(draws)
+    if not found.expected > 0:
+        return math.inf
     return draws * (_odds(target) / _odds(found.expected)) ** (1 / found.growth)
 
 

@@ -7,7 +7,6 @@ which r, the correlation of normal scores, has no tails. The copula serves as a 
 what the sample covariance shows beyond it is added, as far as it stands out from its own noise.
 """
 
-from itertools import pairwise
 from math import factorial
 from typing import NamedTuple
 
@@ -18,8 +17,9 @@ from scipy.stats import rankdata
 from ppl_bif.covariance import (
     Estimate,
     block_covariance,
+    block_means,
     centred,
-    edges,
+    each_block,
     inflation,
     mean_square,
     mean_variance,
@@ -124,8 +124,7 @@ def _margins(series: np.ndarray, blocks: int, time: float) -> Margins:
     # Centring at the mean of a finite chain takes this share of the variance away.
     lost = np.sqrt(1 + mean_variance(x, blocks)[1])
     coefficients = np.stack([(x * h).mean(axis=(0, 1), dtype=float) for h in hermite[1:]])
-    cuts = edges(series.shape[1], blocks)
-    parts = np.add.reduceat(x * z, cuts[:-1], axis=1, dtype=float) / np.diff(cuts)[:, None]
+    parts = block_means(x * z, blocks)
     error = parts.std(axis=(0, 1), ddof=1) / np.sqrt(parts[..., 0].size)
     error = error * inflation(series.shape[1], blocks, time)
     first = np.abs(coefficients[0])
@@ -166,16 +165,13 @@ def _remainder_error(
     """Standard error of sample covariance less copula, to first order in r, by blocks."""
     chains, draws = t.centred.shape[:2]
     total, square = np.zeros_like(r), np.zeros_like(r)
-    for chain in range(chains):
-        for start, stop in pairwise(edges(draws, blocks)):
-            part = slice(start, stop)
-            length, share = stop - start, (stop - start) / (chains * draws)
-            a, b = t.scores[chain, part], q.scores[chain, part]
-            around = r * np.add.outer(mean_square(b), mean_square(a)) / 2
-            left = (q.centred[chain, part].T @ t.centred[chain, part]).astype(float) / length
-            left -= slope * ((b.T @ a).astype(float) / length - around)
-            total += share * left
-            square += share * left**2
+    for block, share in each_block(chains, draws, blocks):
+        a, b = t.scores[block], q.scores[block]
+        around = r * np.add.outer(mean_square(b), mean_square(a)) / 2
+        left = (q.centred[block].T @ t.centred[block]).astype(float) / len(a)
+        left -= slope * ((b.T @ a).astype(float) / len(a) - around)
+        total += share * left
+        square += share * left**2
     return np.sqrt(np.maximum(square - total**2, 0) / (chains * blocks - 1))
 
 

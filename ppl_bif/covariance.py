@@ -4,6 +4,7 @@ NumPy only. Series are centred within their chain; errors come from the covarian
 consecutive blocks of draws, long against the autocorrelation of the products.
 """
 
+from collections.abc import Iterator
 from itertools import pairwise
 from typing import NamedTuple
 
@@ -12,8 +13,10 @@ import numpy as np
 __all__ = [
     "Estimate",
     "block_covariance",
+    "block_means",
     "centred",
     "choose_blocks",
+    "each_block",
     "edges",
     "inflation",
     "mean_square",
@@ -183,12 +186,17 @@ def _with_centring(
     return np.sqrt(error**2 * growth + np.outer(q, t) / len(train))
 
 
+def block_means(series: np.ndarray, blocks: int) -> np.ndarray:
+    """Means of the blocks of each chain, in double precision, ``(chain, block, row)``."""
+    cuts = edges(series.shape[1], blocks)
+    sums = np.add.reduceat(series, cuts[:-1], axis=1, dtype=float)
+    return sums / np.diff(cuts)[:, None]
+
+
 def mean_variance(series: np.ndarray, blocks: int) -> tuple[np.ndarray, np.ndarray]:
     """Variance ``(row,)`` of the mean of a chain, by its blocks, and the share of all it is."""
-    cuts = edges(series.shape[1], blocks)
-    sizes = np.diff(cuts)
-    means = np.add.reduceat(series, cuts[:-1], axis=1, dtype=float) / sizes[:, None]
-    squares = np.einsum("cbr,b->r", means**2, sizes / series.shape[1])
+    sizes = np.diff(edges(series.shape[1], blocks))
+    squares = np.einsum("cbr,b->r", block_means(series, blocks) ** 2, sizes / series.shape[1])
     variance = squares / (len(series) * (blocks - 1))
     total = mean_square(series.reshape(-1, series.shape[2]))
     return variance, variance / np.where(total > 0, total, np.inf)
@@ -197,6 +205,13 @@ def mean_variance(series: np.ndarray, blocks: int) -> tuple[np.ndarray, np.ndarr
 def edges(draws: int, blocks: int) -> np.ndarray:
     """Return where the blocks of a chain begin, and where the last one ends."""
     return np.arange(blocks + 1) * draws // blocks
+
+
+def each_block(chains: int, draws: int, blocks: int) -> Iterator[tuple[tuple[int, slice], float]]:
+    """Walk over the blocks of all chains: where each is, and its share of all draws."""
+    for chain in range(chains):
+        for start, stop in pairwise(edges(draws, blocks).tolist()):
+            yield (chain, slice(start, stop)), (stop - start) / (chains * draws)
 
 
 def _standardized(series: np.ndarray) -> np.ndarray:
@@ -216,20 +231,18 @@ def _sum_blocks(train: np.ndarray, query: np.ndarray, blocks: int, variances: bo
     chains, draws = train.shape[:2]
     shape = (query.shape[2], train.shape[2])
     product, square, centring, cross, both = (np.zeros(shape) for _ in range(5))
-    for chain in range(chains):
-        for start, stop in pairwise(edges(draws, blocks)):
-            a, b = train[chain, start:stop], query[chain, start:stop]
-            share = (stop - start) / (chains * draws)
-            value = (b.T @ a).astype(float) / (stop - start)
-            product += share * value
-            square += share * value**2
-            if variances:
-                summed = mean_square(b)[:, None] + mean_square(a)[None, :]
-                cross += share * value * summed
-                both += share * summed**2
-            else:
-                mean = b.mean(axis=0, dtype=float)[:, None] * a.mean(axis=0, dtype=float)
-                centring += share * mean / (blocks - 1)
+    for block, share in each_block(chains, draws, blocks):
+        a, b = train[block], query[block]
+        value = (b.T @ a).astype(float) / len(a)
+        product += share * value
+        square += share * value**2
+        if variances:
+            summed = mean_square(b)[:, None] + mean_square(a)[None, :]
+            cross += share * value * summed
+            both += share * summed**2
+        else:
+            mean = b.mean(axis=0, dtype=float)[:, None] * a.mean(axis=0, dtype=float)
+            centring += share * mean / (blocks - 1)
     return _Sums(
         chains * blocks,
         product,

@@ -23,28 +23,34 @@ KINDS = ("covariance", "correlation")
 SHRINK = ("auto", "eb", None)
 
 
-class _Estimator(NamedTuple):
-    """What is computed of each pair: a kind, shrunk or not."""
+class _Blocks(NamedTuple):
+    """Blocks per chain from which errors come, and the autocorrelation time they stand against."""
 
-    kind: str
-    shrunk: bool
-    scale: float
     blocks: int
     time: float
+
+
+class _Estimator(NamedTuple):
+    """What is computed of each pair: a kind, shrunk where the copula has blocks of its own."""
+
+    kind: str
+    scale: float
+    plain: _Blocks
+    copula: _Blocks | None
 
     @property
     def names(self) -> tuple[str, ...]:
         """Variables of the result, in order."""
         more = ("covariance", "covariance_mcse", "false_sign")
-        return ("influence", "mcse", *(more if self.shrunk else ()))
+        return ("influence", "mcse", *(more if self.copula else ()))
 
     def __call__(self, train: np.ndarray, query: np.ndarray) -> np.ndarray:
         """Compute the variables of a block of pairs, ``(name, query, train)``."""
-        how: dict[str, Any] = {"blocks": self.blocks, "time": self.time}
-        raw = block_covariance(train, query, correlation=self.kind == "correlation", **how)
-        if not self.shrunk:
+        correlation = self.kind == "correlation"
+        raw = block_covariance(train, query, correlation=correlation, **self.plain._asdict())
+        if self.copula is None:
             return self.scale * np.stack(raw)
-        mean, sd, false_sign = copula_covariance(train, query, raw, **how)
+        mean, sd, false_sign = copula_covariance(train, query, raw, **self.copula._asdict())
         return np.stack([*(self.scale * layer for layer in (mean, sd, *raw)), false_sign])
 
 
@@ -143,12 +149,11 @@ def influence(
     rows, explained = _series(idata, train, query, observable)
     enough = kind == "covariance" and len(rows.ids) >= SHRINK_ROWS
     shrunk = shrink == "eb" or (shrink == "auto" and enough)
-    time = _product_time(_some(rows), _some(explained), shrunk)
     chains, draws = len(rows.chains), rows.array.sizes["draw"]
     beta = float(root_attrs(idata).get("inverse_temperature", 1.0))
-    blocks = choose_blocks(chains, draws, time)
     scale = beta if kind == "covariance" else 1.0
-    estimator = _Estimator(kind, shrunk, scale, blocks, time)
+    plain, copula = _blocks(_some(rows), _some(explained), shrunk)
+    estimator = _Estimator(kind, scale, plain, copula)
 
     def pairs(query_rows: slice, train_rows: slice) -> np.ndarray:
         return estimator(rows.read(train_rows), explained.read(query_rows))
@@ -165,8 +170,8 @@ def influence(
             "chains_used": rows.chains,
             "chains_excluded": usable_chains(idata)[1],
             "draws": draws,
-            "product_time": time,
-            "blocks": blocks * chains,
+            "product_time": plain.time,
+            "blocks": plain.blocks * chains,
         },
     )
     if shrunk:
@@ -189,12 +194,15 @@ def _check_estimator(kind: str, shrink: str | None) -> None:
         raise ValueError('a correlation is not shrunk: leave shrink out, or take kind="covariance"')
 
 
-def _product_time(train: np.ndarray, query: np.ndarray, shrunk: bool) -> float:
-    """Autocorrelation time of what is averaged: products, and those of normal scores if shrunk."""
+def _blocks(train: np.ndarray, query: np.ndarray, shrunk: bool) -> tuple[_Blocks, _Blocks | None]:
+    """Choose blocks by some of the series: for products, and for those of normal scores too."""
+    chains, draws = train.shape[:2]
     time = product_time(train, query)
+    plain = _Blocks(choose_blocks(chains, draws, time), time)
     if not shrunk:
-        return time
-    return max(time, product_time(normal_scores(train), normal_scores(query)))
+        return plain, None
+    longer = max(time, product_time(normal_scores(train), normal_scores(query)))
+    return plain, _Blocks(choose_blocks(chains, draws, longer), longer)
 
 
 def _refuse_unsampled(idata: Any) -> None:

@@ -257,7 +257,8 @@ def warm_up(
         _relax(run)
         run.state = engine.adapt(run.state, run.pilot())
         # What was too large by the curvature at w* may not be by that at the draws.
-        run.shrink = 1.0 if kernel.step_size is None else run.shrink
+        if kernel.step_size is None:
+            run.shrink = 1.0
         run.set_step("at the draws")
         # A larger step takes the chains farther, where the curvature may be larger yet.
         run.move(PILOT_STEPS // POSITIONS, times=POSITIONS)

@@ -6,7 +6,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
+from ppl_bif.covariance import block_covariance, choose_blocks, product_time
 from ppl_bif.shrinkage import shrink
+from tests.series import factors
 
 SIZE = 2000
 
@@ -54,6 +56,18 @@ def test_intervals_cover_and_signs_are_as_often_wrong_as_said():
         wrong.append((np.sign(true) != np.sign(found.mean))[sure])
     assert 0.92 <= np.mean(covered) <= 0.97
     assert 0.85 <= np.mean(np.concatenate(wrong)) / np.mean(np.concatenate(said)) <= 1.15
+
+
+def test_intervals_of_shrunk_covariances_cover():
+    rng = np.random.default_rng(3)
+    covered = []
+    for _ in range(40):
+        a, b, truth = factors(rng, 500, scale=0.4, rho=0.5, train=500)
+        time = product_time(a, b)
+        raw = block_covariance(a, b, blocks=choose_blocks(len(a), 500, time), time=time)
+        found = shrink(*raw)
+        covered.append(np.abs(found.mean - truth) <= 1.96 * found.sd)
+    assert 0.92 <= np.mean(covered) <= 0.97
 
 
 def test_noise_alone_is_shrunk_away():

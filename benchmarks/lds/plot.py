@@ -43,9 +43,8 @@ def main() -> None:
     ours, peers = (_read(HERE / "results" / f"{name}.jsonl") for name in ("ours", "peers"))
     figure = new_figure(12, 14, theme)
     axes = figure.subplots(len(PANELS), len(TASKS), sharex="row", sharey="row")
-    for panel, row in zip(PANELS, axes, strict=True):
+    for (quality, cost, y_label, x_label), row in zip(PANELS, axes, strict=True):
         for (task, title), ax in zip(TASKS.items(), row, strict=True):
-            quality, cost, y_label, x_label = panel
             curves(ax, [r for r in ours if r["task"] == task], quality, cost, theme)
             if quality == "lds":
                 points(ax, [r for r in peers if r["task"] == task], cost, theme)

@@ -104,8 +104,9 @@ class LowRank(NamedTuple):
         if rank == 0:
             return Root()
         each = hessian_product(model, data, weights)
-        mean = lambda v: each(v.expand_as(flat)).mean(0, keepdim=True)  # noqa: E731
-        (values,), (vectors,) = lanczos(mean, flat[:1], rank=rank + 1)
+        (values,), (vectors,) = lanczos(
+            lambda v: each(v.expand_as(flat)).mean(0, keepdim=True), flat[:1], rank=rank + 1
+        )
         floor = values[-1].clamp_min(model.precision)
         change = (floor / values[:-1].maximum(floor)).sqrt().clamp_max(1.0) - 1
         return Root(None, unflatten(vectors[:-1], weights), change)
