@@ -72,7 +72,13 @@ def normal_scores(series: np.ndarray) -> np.ndarray:
 
 
 def copula_covariance(
-    train: np.ndarray, query: np.ndarray, raw: Estimate, *, blocks: int, time: float
+    train: np.ndarray,
+    query: np.ndarray,
+    raw: Estimate,
+    *,
+    blocks: int,
+    time: float,
+    wider: float = 1.0,
 ) -> Shrunk:
     """Covariances of all pairs of series: copula and remainder, both shrunk.
 
@@ -86,6 +92,8 @@ def copula_covariance(
         Their sample covariances with errors, by :func:`ppl_bif.covariance.block_covariance`.
     blocks, time
         As for that function.
+    wider
+        Factor on standard deviations, as :func:`ppl_bif.calibration.widening` finds it.
 
     Returns
     -------
@@ -112,7 +120,7 @@ def copula_covariance(
     margin = explained * np.add.outer(q.error, t.error)
     left, left_sd = _remainder(t, q, raw, joint.value, blocks=blocks, time=time)
     mean = explained + left
-    sd = np.sqrt((slope * spread) ** 2 + margin**2 + left_sd**2)
+    sd = wider * np.sqrt((slope * spread) ** 2 + margin**2 + left_sd**2)
     return Shrunk(mean, sd, _false_sign(mean, sd, np.sign(explained), false_sign))
 
 

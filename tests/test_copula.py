@@ -38,7 +38,7 @@ def estimates(train, query):
     return raw, copula_covariance(train, query, raw, **how)
 
 
-# At 200 draws, intervals of squares cover .88: what no copula holds is not seen yet.
+# At 200 draws, intervals of squares cover .88 before they are widened (test_calibration).
 @pytest.mark.parametrize(("law", "draws"), [(lognormal, 200), (lognormal, 1000), (squares, 1000)])
 def test_intervals_cover_and_signs_are_no_more_often_wrong_than_said(law, draws, record_property):
     rng = np.random.default_rng(0)

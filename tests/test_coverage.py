@@ -93,10 +93,6 @@ def shrunk(module_backend):
     return Replicates(runs, linear, linear.covariance(), f"{module_backend.name}, shrunk")
 
 
-@pytest.mark.xfail(
-    reason="errors of shrunk scores are too small: 87-94% are covered, by the case",
-    raises=AssertionError,
-)
 def test_intervals_of_shrunk_scores_cover(shrunk, record_property):
     """They are posterior intervals: right on average over the pairs, not for each of them."""
     share = shrunk.covered(shrink="eb").mean()

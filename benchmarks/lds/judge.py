@@ -2,7 +2,8 @@
 
 Every run in ``runs/`` is judged at several numbers of draws, by each estimator: LDS against
 retraining, rank agreement with another run of the same settings, Pearson with the long reference,
-or with all other default runs together where there is none.
+or with all other default runs together where there is none. Lines of runs that are no longer in
+``runs/`` stay as they are.
 """
 
 import json
@@ -46,12 +47,20 @@ def main() -> None:
         Run(*path.stem.split("-")[:3], int(path.stem.split("-")[3]), path)
         for path in sorted(RUNS.glob("*-*-*-*.npz"))
     ]
-    lines = []
+    lines = earlier(runs)
     for run in runs:
         if run.name != "reference":
             lines += [describe(run, runs, *which) for which in wanted(run)]
             print(run.path.stem, lines[-1]["lds"], flush=True)
+    lines.sort(key=lambda line: [line[key] for key in ("task", "backend", "name", "seed")])
     RESULTS.write_text("".join(json.dumps(line) + "\n" for line in lines))
+
+
+def earlier(runs: list[Run]) -> list[dict[str, Any]]:
+    """Return the lines of runs that are not among these."""
+    lines = [json.loads(line) for line in RESULTS.read_text().splitlines()]
+    here = {run[:4] for run in runs}
+    return [x for x in lines if (x["task"], x["backend"], x["name"], x["seed"]) not in here]
 
 
 def wanted(run: Run) -> Iterator[tuple[str, int]]:
