@@ -27,6 +27,8 @@ __all__ = [
 STEP_OVER_CURVATURE = 0.5
 # h sqrt(L): stable below 2 where the curvature is L everywhere, which it is not.
 STEP_TIMES_FREQUENCY = 1.2
+# Share of h by which the step of a Metropolis-adjusted trajectory varies.
+JITTER = 0.2
 # Friction over sqrt(gamma): flat from 0.4 to 1.6 on digits.
 FRICTION_OVER_SLOWEST = 0.8
 

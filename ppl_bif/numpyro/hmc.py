@@ -8,7 +8,7 @@ from jax import Array
 from jax.flatten_util import ravel_pytree
 
 from ppl_bif.checks import whole
-from ppl_bif.kernel import STEP_TIMES_FREQUENCY, choose_gradient
+from ppl_bif.kernel import JITTER, STEP_TIMES_FREQUENCY, choose_gradient
 from ppl_bif.numpyro.gradients import Data, FullBatch
 from ppl_bif.numpyro.langevin import Langevin, Measured, Shared, State
 from ppl_bif.numpyro.model import LocalizedModel
@@ -28,10 +28,11 @@ class Moving(NamedTuple):
 class HMC(Langevin):
     """Draw from the local posterior by Metropolis-adjusted trajectories.
 
-    One step draws a momentum, makes ``leapfrog_steps`` leapfrog steps of size h, and accepts the
-    end with the probability that keeps the posterior exact (Duane et al. 1987). One leapfrog step
-    is MALA (Besag 1994), whose eps is h^2. Full gradients only: its cost in many dimensions makes
-    it a reference rather than a default.
+    One step draws a momentum, makes ``leapfrog_steps`` leapfrog steps of one size, and accepts the
+    end with the probability that keeps the posterior exact (Duane et al. 1987). The size is drawn
+    anew within 20% of h, so that no direction comes back to where it began each time (Neal 2011,
+    section 3.2). One leapfrog step is MALA (Besag 1994), whose eps is h^2. Full gradients only: its
+    cost in many dimensions makes it a reference rather than a default.
 
     Parameters
     ----------
@@ -114,10 +115,11 @@ class HMC(Langevin):
     def _step(
         self, key: Array, state: State, data: Data, *, measure: bool
     ) -> tuple[dict[str, Array], Moving, Measured]:
-        draw, decide = jax.random.split(key)
+        draw, decide, shake = jax.random.split(key, 3)
         flat, unravel = ravel_pytree(state.z)
         momentum = unravel(jax.random.normal(draw, flat.shape, flat.dtype))
-        h, shared = state.step_size, state.shared
+        h = state.step_size * (1 + JITTER * jax.random.uniform(shake, minval=-1.0))
+        shared = state.shared
 
         def leap(_: int, at: Any) -> Any:
             w, v, moving = at

@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.utils import _pytree as pytree
 
 from ppl_bif.checks import whole
-from ppl_bif.kernel import STEP_TIMES_FREQUENCY, choose_gradient
+from ppl_bif.kernel import JITTER, STEP_TIMES_FREQUENCY, choose_gradient
 from ppl_bif.pyro.gradients import Data, FullBatch
 from ppl_bif.pyro.langevin import Langevin, Measured, Shared, State, lifted, normal, plus
 from ppl_bif.pyro.model import LocalizedModel
@@ -27,10 +27,11 @@ class Moving(NamedTuple):
 class HMC(Langevin):
     """Draw from the local posterior by Metropolis-adjusted trajectories.
 
-    One step draws a momentum, makes ``leapfrog_steps`` leapfrog steps of size h, and accepts the
-    end with the probability that keeps the posterior exact (Duane et al. 1987). One leapfrog step
-    is MALA (Besag 1994), whose eps is h^2. Full gradients only: its cost in many dimensions makes
-    it a reference rather than a default.
+    One step draws a momentum, makes ``leapfrog_steps`` leapfrog steps of one size, and accepts the
+    end with the probability that keeps the posterior exact (Duane et al. 1987). The size is drawn
+    anew within 20% of h, so that no direction comes back to where it began each time (Neal 2011,
+    section 3.2). One leapfrog step is MALA (Besag 1994), whose eps is h^2. Full gradients only: its
+    cost in many dimensions makes it a reference rather than a default.
 
     Parameters
     ----------
@@ -115,6 +116,8 @@ class HMC(Langevin):
         self, state: State, data: Data, *, measure: bool
     ) -> tuple[dict[str, Tensor], Moving, Measured]:
         h, shared, moving = state.step_size, state.shared, state.moving
+        shake = 2 * torch.rand(len(h), generator=state.generator, device=h.device) - 1
+        h = h * (1 + JITTER * shake)
         weights, momentum = state.z, normal(state.generator, state.z)
         begun = moving.energy + _squares(momentum) / 2
         for _ in range(self.leapfrog_steps):
