@@ -19,6 +19,8 @@ __all__ = ["Plan", "Ran", "drive"]
 
 # The resolved share is shown from so many draws on, and again when they have grown by half.
 FIRST_LOOK, LOOK_AGAIN = 50, 1.5
+# Draws made without a look at them: up to so many, if they take less than so long.
+BURST_DRAWS, BURST_SECONDS = 32, 0.2
 # Gives a chain that is begun again random numbers of its own.
 SECOND_SEED = 1_000_003
 
@@ -109,9 +111,7 @@ def drive(
         draws = course.to_goal(goal) if isinstance(goal, Goal) else course.to(goal, keep=False)
         course.again(draws)
     assert course.tuned is not None
-    step = float(
-        str(np.min(engine.stats(course.tuned.state)["step_size"]))
-    )  # .001, not .00100000005
+    step = float(str(engine.step_size(course.tuned.state).min()))  # .001, not .00100000005
     return Ran(draws, course.tuned, step, [*choices, *course.tuned.choices], course.notes)
 
 
@@ -127,7 +127,7 @@ class _Course:
         self.diverged = np.zeros(sum(map(len, plan.groups)), bool)
         self.notes: list[str] = []
         self.bar, self.task = bar, bar.add_task("warm-up", total=None, seen="")
-        self.resolved, self.look_at = "", FIRST_LOOK
+        self.resolved, self.look_at, self.burst = "", FIRST_LOOK, 1
 
     def tell(self, choices: Sequence[Choice]) -> None:
         """Print what was chosen, above the bar."""
@@ -184,31 +184,41 @@ class _Course:
         """Bring chains from w* to their posterior by the settings that were found."""
         assert self.tuned is not None
         state = self.engine.start(group, seed, like=self.tuned.state)
-        sizes = self.engine.stats(state)["step_size"] * shrink
-        state = self.engine.with_step_size(state, sizes)
+        state = self.engine.with_step_size(state, self.engine.step_size(state) * shrink)
         for _ in range(-(-self.tuned.burn_in // self.tuned.steps)):
             state = self.engine.advance(state, self.tuned.steps)
         return state
 
     def draw(self, group: list[int], state: Any, first: int, last: int) -> Any:
         """Make and record draws first ... last of a group."""
-        assert self.tuned is not None
         chains = slice(group[0], group[-1] + 1)
         for start in range(first, last, self.plan.block):
             stop = min(start + self.plan.block, last)
-            draws: list[dict[str, np.ndarray]] = []
-            for _ in range(start, stop):
-                state = self.engine.advance(state, self.tuned.steps)
-                draws.append(self.record.observe(self.engine, state, self.diverged[chains]))
-                self.diverged[chains] = draws[-1]["sample_stats/diverging"]
-                self.bar.update(self.task, advance=1, seen=self.describe(draws[-1]))
-            for name in draws[0]:
-                self.arrays[name][chains, start:stop] = np.stack([d[name] for d in draws], axis=1)
+            state, found = self.block(chains, state, stop - start)
+            for name, values in found.items():
+                self.arrays[name][chains, start:stop] = values
             if self.diverged[chains].all():
                 self.arrays["sample_stats/diverging"][chains, stop:last] = True
                 break
             self.show_resolved(stop)
         return state
+
+    def block(self, chains: slice, state: Any, size: int) -> tuple[Any, dict[str, np.ndarray]]:
+        """Make draws in bursts that are long enough to be quick and short enough to be shown."""
+        assert self.tuned is not None
+        most, made, bursts = min(self.plan.block, BURST_DRAWS), 0, []
+        while made < size:
+            began, count = time.perf_counter(), min(self.burst, size - made, most)
+            state, draws = self.engine.draws(
+                state, self.tuned.steps, count, most=most, names=self.record.saved
+            )
+            bursts.append(self.record.observe(draws, self.diverged[chains]))
+            self.diverged[chains] = bursts[-1]["sample_stats/diverging"][:, -1]
+            made += count
+            self.bar.update(self.task, advance=count, seen=self.describe(bursts[-1]))
+            if time.perf_counter() - began < BURST_SECONDS:
+                self.burst = min(2 * self.burst, BURST_DRAWS)
+        return state, {n: np.concatenate([b[n] for b in bursts], axis=1) for n in bursts[0]}
 
     def again(self, draws: int) -> None:
         """Begin each chain that diverged once more, alone, with half the step.
@@ -248,11 +258,11 @@ class _Course:
             self.resolved = f"top 10 resolved {top_resolved(*self.look(draws)):.0%}"
         self.look_at = int(LOOK_AGAIN * draws)
 
-    def describe(self, draw: Mapping[str, np.ndarray]) -> str:
-        """Say how a draw looks, beside the bar."""
+    def describe(self, draws: Mapping[str, np.ndarray]) -> str:
+        """Say how the last draw looks, beside the bar."""
         if self.bar.disable:
             return ""
-        loss, bad = draw["sample_stats/train_loss"], int(self.diverged.sum())
+        loss, bad = draws["sample_stats/train_loss"][:, -1], int(self.diverged.sum())
         parts = [f"train loss {np.nanmean(loss) if np.isfinite(loss).any() else np.nan:.4g}"]
         return ", ".join([*parts, *([f"{bad} diverged"] if bad else []), self.resolved]).strip(", ")
 

@@ -1,7 +1,7 @@
 """What ``sample`` needs of a kernel, whatever its framework, and what kernels share."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
@@ -10,8 +10,12 @@ from ppl_bif.data import Batch
 
 __all__ = [
     "FRICTION_OVER_SLOWEST",
+    "JITTER",
+    "MANY_ROWS",
+    "MEASURE_EVERY",
     "STEP_OVER_CURVATURE",
     "STEP_TIMES_FREQUENCY",
+    "Draws",
     "Engine",
     "Kernel",
     "Model",
@@ -20,6 +24,7 @@ __all__ = [
     "check_temperature",
     "choose_gradient",
     "known_precision",
+    "spare_draws",
 ]
 
 # eps L for the stiffest direction: full-batch steps are stable below 4, and the variance of that
@@ -31,6 +36,10 @@ STEP_TIMES_FREQUENCY = 1.2
 JITTER = 0.2
 # Friction over sqrt(gamma): flat from 0.4 to 1.6 on digits.
 FRICTION_OVER_SLOWEST = 0.8
+# A minibatch of more than 1 row in so many is drawn by ranking them all.
+MANY_ROWS = 4
+# Draws between two at whose last step the noise of minibatches is measured.
+MEASURE_EVERY = 8
 
 
 class Model(Protocol):
@@ -67,6 +76,24 @@ class Model(Protocol):
         ...
 
 
+class Draws(NamedTuple):
+    """What some draws of some chains gave, on the host.
+
+    Attributes
+    ----------
+    likelihood
+        Pointwise log-likelihoods of ``train`` and ``query``, ``(chain, draw, row[, token])``.
+    stats
+        The kernel's statistics and ``distance``, each ``(chain, draw)``.
+    weights
+        Those asked for, ``(chain, draw, ...)``.
+    """
+
+    likelihood: dict[str, np.ndarray]
+    stats: dict[str, np.ndarray]
+    weights: dict[str, np.ndarray]
+
+
 class Engine(Protocol):
     """A kernel with its data on the device; the state of some chains is its own affair.
 
@@ -89,6 +116,15 @@ class Engine(Protocol):
         """Make one draw, so many steps on."""
         ...
 
+    def draws(
+        self, state: Any, steps: int, count: int, *, most: int, names: Sequence[str]
+    ) -> tuple[Any, Draws]:
+        """Make and score draws, so many steps apart; ``count`` of at most ``most``.
+
+        The weights of ``state`` are used up, its step size and what chains share are not.
+        """
+        ...
+
     def adapt(self, state: Any, seen: Sequence[Any]) -> Any:
         """Fit the preconditioner, if there is one, to the weights of some states."""
         ...
@@ -106,6 +142,10 @@ class Engine(Protocol):
 
     def with_step_size(self, state: Any, step_size: np.ndarray) -> Any:
         """Return the state with steps of these sizes, ``(chain,)``."""
+        ...
+
+    def step_size(self, state: Any) -> np.ndarray:
+        """Return the sizes of the steps, ``(chain,)``."""
         ...
 
     def stats(self, state: Any) -> dict[str, np.ndarray]:
@@ -162,6 +202,14 @@ def check_batch_size(batch_size: int, rows: int) -> None:
             f"batch_size must be at most the {rows} training rows; got {batch_size}: "
             f"pass batch_size={rows} for full-batch steps"
         )
+
+
+def spare_draws(size: int) -> int:
+    """Return how many draws with replacement hold so many different rows.
+
+    Out of at least ``MANY_ROWS * size`` rows they fail to in one of 10^14 cases.
+    """
+    return 2 * size + 16
 
 
 def check_temperature(temperature: Any) -> float:

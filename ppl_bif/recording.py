@@ -7,7 +7,7 @@ import numpy as np
 import xarray as xr
 
 from ppl_bif.data import Batch, target
-from ppl_bif.kernel import Engine
+from ppl_bif.kernel import Draws, Engine
 from ppl_bif.schema import SAMPLE_STATS
 from ppl_bif.store import Trace
 
@@ -35,43 +35,39 @@ class Record(NamedTuple):
     localization: float
     lowest_lp: float
 
-    def observe(self, engine: Engine, state: Any, diverged: np.ndarray) -> dict[str, np.ndarray]:
-        """Score a draw. A chain that diverged, now or before, is NaN from there on."""
-        likelihood = {name: engine.log_likelihood(state, name) for name in ("train", "query")}
-        stats = engine.stats(state)
-        total = {
-            name: v.sum(axis=tuple(range(1, v.ndim)), dtype=float) for name, v in likelihood.items()
-        }
-        lp = self.log_posterior(total["train"], stats)
+    def observe(self, draws: Draws, diverged: np.ndarray) -> dict[str, np.ndarray]:
+        """Record draws. A chain that diverged, before or among them, is NaN from there on."""
+        total = {name: _total(value) for name, value in draws.likelihood.items()}
+        lp = self.log_posterior(total["train"], draws.stats)
         with np.errstate(invalid="ignore"):
-            lost = diverged | ~np.isfinite(lp + total["query"]) | (lp < self.lowest_lp)
-        rows = likelihood["train"].shape[1]
-        stats = {**stats, "lp": lp, "train_loss": -total["train"] / rows}
-        draw = {f"sample_stats/{name}": stats[name] for name in SAMPLE_STATS if name in stats}
-        draw["sample_stats/diverging"] = lost
-        for name, value in likelihood.items():
-            draw[f"log_likelihood/{name}_obs"] = np.where(_beside(lost, value), np.nan, value)
-        for name, value in engine.weights(state, self.saved).items():
-            draw[f"posterior/{name}"] = value
-        return draw
+            bad = ~np.isfinite(lp + total["query"]) | (lp < self.lowest_lp)
+        lost = np.logical_or.accumulate(bad | diverged[:, None], axis=1)
+        rows = draws.likelihood["train"].shape[2]
+        stats = {**draws.stats, "lp": lp, "train_loss": -total["train"] / rows}
+        found = {f"sample_stats/{name}": stats[name] for name in SAMPLE_STATS if name in stats}
+        found["sample_stats/diverging"] = lost
+        for name, value in draws.likelihood.items():
+            if lost.any():
+                value = np.where(lost.reshape(*lost.shape, *(1,) * (value.ndim - 2)), np.nan, value)
+            found[f"log_likelihood/{name}_obs"] = value
+        return found | {f"posterior/{name}": value for name, value in draws.weights.items()}
 
     def log_posterior(self, total: np.ndarray, stats: Mapping[str, np.ndarray]) -> np.ndarray:
-        """Log posterior from the summed training log-likelihood, ``(chain,)``."""
+        """Log posterior from the summed training log-likelihood."""
         away = stats["distance"].astype(float) ** 2
         return self.inverse_temperature * total - self.localization / 2 * away
 
     def lost(self, engine: Engine, state: Any) -> np.ndarray:
         """Tell which chains have diverged, ``(chain,)``."""
-        values = engine.log_likelihood(state, "train")
-        lp = self.log_posterior(
-            values.sum(axis=tuple(range(1, values.ndim)), dtype=float), engine.stats(state)
-        )
+        total = _total(engine.log_likelihood(state, "train")[:, None])[:, 0]
+        lp = self.log_posterior(total, engine.stats(state))
         with np.errstate(invalid="ignore"):
             return ~(lp >= self.lowest_lp)
 
 
-def _beside(mask: np.ndarray, value: np.ndarray) -> np.ndarray:
-    return mask.reshape(-1, *(1,) * (value.ndim - 1))
+def _total(values: np.ndarray) -> np.ndarray:
+    """Sum log-likelihoods ``(chain, draw, row[, token])`` over rows and tokens."""
+    return values.sum(axis=tuple(range(2, values.ndim)), dtype=float)
 
 
 def score_mode(engine: Engine, start: Any, ids: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:

@@ -110,18 +110,11 @@ def test_only_chosen_sites_move(backend, linear):
 def test_one_diverged_chain_is_named_and_left_out(backend, linear, monkeypatch):
     observe = Record.observe
 
-    def poisoned(record, engine, state, diverged):
-        spoilt = engine.log_likelihood
-
-        def log_likelihood(state, name):
-            values = spoilt(state, name).copy()
+    def poisoned(record, draws, diverged):
+        likelihood = {name: values.copy() for name, values in draws.likelihood.items()}
+        for values in likelihood.values():
             values[1 % len(values)] = np.nan
-            return values
-
-        monkeypatch.setattr(engine, "log_likelihood", log_likelihood)
-        draw = observe(record, engine, state, diverged)
-        monkeypatch.setattr(engine, "log_likelihood", spoilt)
-        return draw
+        return observe(record, draws._replace(likelihood=likelihood), diverged)
 
     monkeypatch.setattr(Record, "observe", poisoned)
     with pytest.warns(

@@ -1,6 +1,7 @@
 """A NumPyro kernel with its data on the device, as :func:`ppl_bif.sample` drives it."""
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import jax
@@ -8,7 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from ppl_bif.data import Batch, batches, map_arrays
+from ppl_bif.data import Batch, map_arrays, num_rows
+from ppl_bif.kernel import Draws
 from ppl_bif.numpyro.curvature import likelihood_curvature
 from ppl_bif.numpyro.gradients import Data
 
@@ -24,49 +26,54 @@ class Engine:
         self, kernel: Any, data: Mapping[str, Batch], *, evaluation_batch_size: int
     ) -> None:
         self.kernel, self.model = kernel, kernel.model
-        train = map_arrays(jnp.asarray, data["train"])
+        self.data = {name: map_arrays(jnp.asarray, batch) for name, batch in data.items()}
+        train = self.data["train"]
         self.train = Data((), train) if isinstance(train, dict) else Data(train, {})
-        self.data = {
-            name: [map_arrays(jnp.asarray, part) for part in batches(batch, evaluation_batch_size)]
-            for name, batch in data.items()
-        }
+        self._rows_at_once = evaluation_batch_size
         example = next(iter(self.model.mode.values()))
         self.device = str(next(iter(example.devices())).device_kind)
         self.dtype = str(example.dtype)
-        self._share = jax.jit(kernel.share)
-        self._init = jax.jit(self._init_chains)
-        self._advance = jax.jit(kernel.advance)
-        self._score = jax.jit(jax.vmap(self.model.log_likelihood, in_axes=(0, None)))
-        self._distance = jax.jit(jax.vmap(self._distance_to_mode))
-        self._curvature = jax.jit(jax.vmap(kernel.curvature, in_axes=(0, None, None)))
-        self._rest = jax.jit(kernel.rest)
-        self._adapt = jax.jit(kernel.adapt)
 
     def start(self, chains: Sequence[int], seed: int, like: Any = None) -> Any:
         """Return the state of some chains at the trained weights; each has a key of its own."""
-        shared = self._share(self.train) if like is None else like.shared
-        state = self._init(jax.random.key(seed), jnp.array(chains), shared, self.train)
+        shared = _share(self.kernel, self.train) if like is None else like.shared
+        state = _start(self.kernel, jax.random.key(seed), jnp.array(chains), shared, self.train)
         if like is None:
             return state
         return self.with_step_size(state, np.full(len(chains), np.min(like.step_size)))
 
-    def _init_chains(self, key: Array, chains: Array, shared: Any, train: Data) -> Any:
-        keys = jax.vmap(lambda chain: jax.random.fold_in(key, chain))(chains)
-        return self.kernel.start(keys, None, shared, train)
-
     def advance(self, state: Any, steps: int) -> Any:
         """Make one draw, so many steps on."""
-        return self._advance(state, self.train, steps)
+        return _advance(self.kernel, state, self.train, steps)
+
+    def draws(
+        self, state: Any, steps: int, count: int, *, most: int, names: Sequence[str]
+    ) -> tuple[Any, Draws]:
+        """Make and score draws, so many steps apart, in one compiled program."""
+        own, lasting = state._replace(shared=None, step_size=None), (state.shared, state.step_size)
+        state, kept = _draws(
+            self.kernel,
+            own,
+            *lasting,
+            self.data,
+            steps,
+            count,
+            most=most,
+            names=tuple(names),
+            rows_at_once=self._rows_at_once,
+        )
+        state = state._replace(shared=lasting[0], step_size=lasting[1])
+        return state, jax.tree.map(lambda a: np.asarray(a)[:, :count], kept)
 
     def adapt(self, state: Any, seen: Sequence[Any]) -> Any:
         """Fit the preconditioner, if there is one, to the weights of some states."""
         if self.kernel.preconditioner is None:
             return state
-        return self._adapt(state, self.train, _gathered(seen))
+        return _adapt(self.kernel, state, self.train, _gathered(seen))
 
     def curvature(self, state: Any, seen: Sequence[Any]) -> np.ndarray:
         """Return the top curvatures at the weights of some states, preconditioned."""
-        return np.asarray(self._curvature(_gathered(seen), state.shared, self.train))
+        return np.asarray(_curvature(self.kernel, _gathered(seen), state.shared, self.train))
 
     def likelihood_curvature(self) -> float:
         """Return the top eigenvalue at w* of the tempered loss's Hessian, without the prior."""
@@ -76,28 +83,125 @@ class Engine:
         """Return the state with steps of these sizes, ``(chain,)``."""
         return state._replace(step_size=jnp.asarray(step_size, state.step_size.dtype))
 
+    def step_size(self, state: Any) -> np.ndarray:
+        """Return the sizes of the steps, ``(chain,)``."""
+        return np.asarray(state.step_size)
+
     def stats(self, state: Any) -> dict[str, np.ndarray]:
         """Return the statistics of the draw, each ``(chain,)``."""
-        values = {name: getattr(state, name) for name in self.kernel.stats}
-        return {n: np.asarray(v) for n, v in values.items()} | {
-            "distance": np.asarray(self._distance(state.z))
-        }
+        return jax.tree.map(np.asarray, _stats(self.kernel, state))
 
     def log_likelihood(self, state: Any, name: str) -> np.ndarray:
         """Return the pointwise log-likelihoods of a group, ``(chain, row[, token])``."""
-        known = self.kernel.train_log_likelihood(state) if name == "train" else None
-        if known is not None:
-            return np.asarray(known)
-        parts = [self._score(state.z, part) for part in self.data[name]]
-        return np.concatenate([np.asarray(part) for part in parts], axis=1)
+        return np.asarray(
+            _likelihood(self.kernel, state, name, self.data[name], self._rows_at_once)
+        )
 
     def weights(self, state: Any, names: Sequence[str]) -> dict[str, np.ndarray]:
         """Return some of the sampled weights, each ``(chain, ...)``."""
         return {name: np.asarray(state.z[name]) for name in names}
 
-    def _distance_to_mode(self, weights: Mapping[str, Array]) -> Array:
-        squares = [jnp.sum((w - self.model.mode[name]) ** 2) for name, w in weights.items()]
-        return jnp.sqrt(jnp.stack(squares).sum())
+
+# Compiled once for a kernel, however often it is bound: the kernel is static, data are not.
+
+
+@partial(jax.jit, static_argnums=0)
+def _share(kernel: Any, train: Data) -> Any:
+    return kernel.share(train)
+
+
+@partial(jax.jit, static_argnums=0)
+def _start(kernel: Any, key: Array, chains: Array, shared: Any, train: Data) -> Any:
+    keys = jax.vmap(lambda chain: jax.random.fold_in(key, chain))(chains)
+    return kernel.start(keys, None, shared, train)
+
+
+@partial(jax.jit, static_argnums=0)
+def _advance(kernel: Any, state: Any, train: Data, steps: Array) -> Any:
+    return kernel.advance(state, train, steps)
+
+
+@partial(jax.jit, static_argnums=0)
+def _adapt(kernel: Any, state: Any, train: Data, weights: Mapping[str, Array]) -> Any:
+    return kernel.adapt(state, train, weights)
+
+
+@partial(jax.jit, static_argnums=0)
+def _curvature(kernel: Any, weights: Mapping[str, Array], shared: Any, train: Data) -> Array:
+    return jax.vmap(kernel.curvature, in_axes=(0, None, None))(weights, shared, train)
+
+
+@partial(jax.jit, static_argnums=0)
+def _stats(kernel: Any, state: Any) -> dict[str, Array]:
+    squares = [
+        jnp.sum((w - kernel.model.mode[name]).reshape(len(w), -1) ** 2, axis=1)
+        for name, w in state.z.items()
+    ]
+    found = {name: getattr(state, name) for name in kernel.stats}
+    return {**found, "distance": jnp.sqrt(jnp.stack(squares).sum(0))}
+
+
+@partial(jax.jit, static_argnames=("kernel", "name", "size"))
+def _likelihood(kernel: Any, state: Any, name: str, batch: Batch, size: int) -> Array:
+    known = kernel.train_log_likelihood(state) if name == "train" else None
+    return _score(kernel.model, state.z, batch, size) if known is None else known
+
+
+@partial(
+    jax.jit,
+    static_argnames=("kernel", "most", "names", "rows_at_once"),
+    donate_argnames="own",
+)
+def _draws(
+    kernel: Any,
+    own: Any,
+    shared: Any,
+    step_size: Array,
+    data: Mapping[str, Batch],
+    steps: Array,
+    count: Array,
+    *,
+    most: int,
+    names: tuple[str, ...],
+    rows_at_once: int,
+) -> tuple[Any, Draws]:
+    """Make and score draws into arrays with room for ``most`` of them."""
+    batch = data["train"]
+    train = Data((), batch) if isinstance(batch, dict) else Data(batch, {})
+
+    def whole(own: Any) -> Any:
+        return own._replace(shared=shared, step_size=step_size)
+
+    def observe(own: Any) -> Draws:
+        state = whole(own)
+        likelihood = {n: _likelihood(kernel, state, n, b, rows_at_once) for n, b in data.items()}
+        return Draws(likelihood, _stats(kernel, state), {n: state.z[n] for n in names})
+
+    def draw(i: Array, found: tuple[Any, Draws]) -> tuple[Any, Draws]:
+        own, kept = found
+        own = kernel.advance(whole(own), train, steps)._replace(shared=None, step_size=None)
+        return own, jax.tree.map(lambda a, new: a.at[:, i].set(new), kept, observe(own))
+
+    empty = jax.tree.map(
+        lambda a: jnp.zeros((a.shape[0], most, *a.shape[1:]), a.dtype),
+        jax.eval_shape(observe, own),
+    )
+    return jax.lax.fori_loop(0, count, draw, (own, empty))
+
+
+def _score(model: Any, weights: Mapping[str, Array], batch: Batch, size: int) -> Array:
+    """Log-likelihoods of all rows, so many at a time, ``(chain, row[, token])``."""
+    score = partial(jax.vmap(model.log_likelihood, in_axes=(0, None)), weights)
+    rows = num_rows(batch)
+    if rows <= size:
+        return score(batch)
+    even = rows // size * size
+    chunks = map_arrays(lambda a: a[:even].reshape(-1, size, *a.shape[1:]), batch)
+    values = jnp.moveaxis(jax.lax.map(score, chunks), 0, 1)
+    values = values.reshape(values.shape[0], even, *values.shape[3:])
+    if even == rows:
+        return values
+    return jnp.concatenate([values, score(map_arrays(lambda a: a[even:], batch))], axis=1)
 
 
 def _gathered(states: Sequence[Any]) -> dict[str, Array]:

@@ -4,7 +4,7 @@ Each is a small record that a kernel is built with. ``prepare`` computes what is
 the trained weights; calling it gives an :class:`Estimate` at others.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, Protocol
 
 import jax
@@ -15,7 +15,7 @@ from ppl_bif.checks import whole
 from ppl_bif.data import map_arrays, num_rows
 from ppl_bif.kernel import check_batch_size
 from ppl_bif.numpyro.model import LocalizedModel
-from ppl_bif.numpyro.potential import potential
+from ppl_bif.numpyro.rows import draw_rows
 
 __all__ = [
     "ControlVariates",
@@ -28,6 +28,7 @@ __all__ = [
 ]
 
 Weights = Mapping[str, Array]
+Found = tuple[dict[str, Array], Array]
 
 
 class Data(NamedTuple):
@@ -134,10 +135,11 @@ class FullBatch(NamedTuple):
         """Compute the gradient."""
         size = min(self.batch_size or 2048, data.rows)
         if size == data.rows:
-            gradient, values = _gradient(model, weights, data)
+            found, values = _slope(model, weights, data.kwargs or data.args)
         else:
-            gradient, values = _accumulate(model, weights, data, size)
+            found, values = _accumulate(model, weights, data, size)
         zero = jnp.zeros((), values.dtype)
+        gradient = _with_prior(model, weights, found)
         return Estimate(gradient, -_per_row(values).mean(), zero, values)
 
 
@@ -179,13 +181,13 @@ class Minibatch(NamedTuple):
         """Estimate the gradient from rows of their own at every call."""
         if self.batch_size == data.rows:
             return FullBatch()(model, stored, key, weights, data)
-        rows = _draw(key, data.rows, self.batch_size)
+        rows = draw_rows(key, data.rows, self.batch_size)
 
-        def part(rows: Array) -> tuple[dict[str, Array], Array]:
-            gradient, values = _gradient(model, weights, data, rows)
-            return gradient, -_per_row(values).mean()
+        def part(rows: Array, counted: Array | None) -> Found:
+            return _slope(model, weights, data.take(rows), counted)
 
-        return _measured(part, rows, data.rows, measure)
+        estimate = _from_rows(part, rows, data.rows, measure)
+        return estimate._replace(gradient=_with_prior(model, weights, estimate.gradient))
 
 
 class ControlVariates(NamedTuple):
@@ -213,6 +215,7 @@ class ControlVariates(NamedTuple):
     def prepare(self, model: LocalizedModel, data: Data) -> Any:
         """Store the full gradient at w*."""
         check_batch_size(self.batch_size, data.rows)
+        # At w* the prior has no slope.
         return FullBatch()(model, (), jax.random.key(0), model.mode, data).gradient
 
     def __call__(
@@ -226,15 +229,17 @@ class ControlVariates(NamedTuple):
         measure: bool = False,
     ) -> Estimate:
         """Estimate the gradient as g(w*) + g_B(w) - g_B(w*)."""
-        rows = _draw(key, data.rows, self.batch_size)
+        rows = draw_rows(key, data.rows, self.batch_size)
 
-        def part(rows: Array) -> tuple[dict[str, Array], Array]:
-            here, values = _gradient(model, weights, data, rows)
-            there, _ = _gradient(model, model.mode, data, rows)
-            moved = {name: stored[name] + here[name] - there[name] for name in here}
-            return moved, -_per_row(values).mean()
+        def part(rows: Array, counted: Array | None) -> Found:
+            batch = data.take(rows)
+            here, values = _slope(model, weights, batch, counted)
+            there, _ = _slope(model, model.mode, batch, counted)
+            return {name: g - there[name] for name, g in here.items()}, values
 
-        return _measured(part, rows, data.rows, measure)
+        estimate = _from_rows(part, rows, data.rows, measure)
+        moved = {name: stored[name] + g for name, g in estimate.gradient.items()}
+        return estimate._replace(gradient=_with_prior(model, weights, moved))
 
 
 class _Stored(NamedTuple):
@@ -287,7 +292,8 @@ class Partition(NamedTuple):
         counted = (jnp.arange(padded.size) < data.rows).reshape(padded.shape)
 
         def one(batch: tuple[Array, Array]) -> dict[str, Array]:
-            return _sum_gradient(model, model.mode, data, *batch)[0]
+            rows, counted = batch
+            return _slope(model, model.mode, data.take(rows), counted)[0]
 
         gradients = jax.lax.map(one, (padded, counted))
         total = {name: g.sum(0) * (not self.recentre) for name, g in gradients.items()}
@@ -309,45 +315,47 @@ class Partition(NamedTuple):
             key, (2,), jnp.array([0, 1]), jnp.array([batches, batches])
         )
 
-        def change(b: Array) -> tuple[dict[str, Array], Array]:
-            gradient, loss = _sum_gradient(model, weights, data, stored.rows[b], stored.counted[b])
-            return {n: batches * (g - stored.gradients[n][b]) for n, g in gradient.items()}, loss
+        def change(b: Array) -> Found:
+            counted = stored.counted[b]
+            found, values = _slope(model, weights, data.take(stored.rows[b]), counted)
+            moved = {n: batches * (g - stored.gradients[n][b]) for n, g in found.items()}
+            return moved, -_counted(values, counted).sum() / counted.sum()
 
         found, loss = change(first)
         noise = jnp.full((), jnp.nan, loss.dtype)
         if measure and batches > 1:
             other, _ = change((first + step) % batches)
             # Half the squared difference of two batches, drawn without replacement.
-            squares = sum(jnp.sum((found[n] - other[n]) ** 2) for n in found)
-            noise = squares / 2 * (1 - 1 / batches)
-        gamma = model.precision
-        gradient = {
-            n: stored.total[n] + g + gamma * (weights[n] - model.mode[n]) for n, g in found.items()
-        }
-        return Estimate(gradient, loss, noise)
+            noise = _squared_distance(found, other) / 2 * (1 - 1 / batches)
+        moved = {n: stored.total[n] + g for n, g in found.items()}
+        return Estimate(_with_prior(model, weights, moved), loss, noise)
 
 
-def _gradient(
-    model: LocalizedModel, weights: Weights, data: Data, rows: Array | None = None
-) -> tuple[dict[str, Array], Array]:
-    """Gradient of the potential and the log-likelihoods of the rows seen."""
+def _slope(
+    model: LocalizedModel, weights: Weights, batch: Any, counted: Array | None = None
+) -> Found:
+    """Gradient of beta times the summed loss of a batch, and its log-likelihoods."""
 
     def energy(values: Weights) -> tuple[Array, Array]:
-        return potential(model, values, *data, rows)
+        found = model.log_likelihood(values, batch)
+        return -model.inverse_temperature * _counted(found, counted).sum(), found
 
     return jax.grad(energy, has_aux=True)(dict(weights))
 
 
-def _accumulate(
-    model: LocalizedModel, weights: Weights, data: Data, size: int
-) -> tuple[dict[str, Array], Array]:
+def _with_prior(model: LocalizedModel, weights: Weights, slope: Weights) -> dict[str, Array]:
+    """Add the slope of the prior, gamma (w - w*)."""
+    gamma = model.precision
+    return {name: g + gamma * (weights[name] - model.mode[name]) for name, g in slope.items()}
+
+
+def _accumulate(model: LocalizedModel, weights: Weights, data: Data, size: int) -> Found:
     whole_batches = data.rows // size
     rows = jnp.arange(whole_batches * size).reshape(whole_batches, size)
 
-    # Each estimate is rescaled by n/m and holds the prior: weighted by m/n they add up.
     def add(total: Any, rows: Array) -> Any:
-        gradient, values = _gradient(model, weights, data, rows)
-        return {n: total[n] + len(rows) / data.rows * g for n, g in gradient.items()}, values
+        slope, values = _slope(model, weights, data.take(rows))
+        return {n: total[n] + g for n, g in slope.items()}, values
 
     total, values = jax.lax.scan(add, {n: jnp.zeros_like(w) for n, w in weights.items()}, rows)
     values = values.reshape(-1, *values.shape[2:])
@@ -357,44 +365,41 @@ def _accumulate(
     return total, values
 
 
-def _sum_gradient(
-    model: LocalizedModel, weights: Weights, data: Data, rows: Array, counted: Array
-) -> tuple[dict[str, Array], Array]:
-    """Gradient of beta times the summed loss of some rows, and their mean loss."""
-
-    def energy(values: Weights) -> tuple[Array, Array]:
-        losses = -_per_row(model.log_likelihood(values, data.take(rows)))
-        total = jnp.where(counted, losses, 0.0).sum()
-        return model.inverse_temperature * total, total / counted.sum()
-
-    return jax.grad(energy, has_aux=True)(dict(weights))
-
-
-def _measured(part: Any, rows: Array, num_rows: int, measure: bool) -> Estimate:
-    """Estimate from some rows; the noise, if asked for, from their two halves.
+def _from_rows(
+    part: Callable[[Array, Array | None], Found], rows: Array, num_rows: int, measure: bool
+) -> Estimate:
+    """Estimate a sum over all rows from some; the noise, if asked for, from their two halves.
 
     The halves g1, g2 of sizes m1, m2 give Var(g) = (1 - m/n) m1 m2 / m^2 E||g1 - g2||^2, at the
     price of the one gradient.
     """
     size = len(rows)
     if not measure or size == 1:
-        gradient, loss = part(rows)
-        return Estimate(gradient, loss, jnp.full((), jnp.nan, loss.dtype))
-    first = size // 2
-    share = first / size
-    (g1, loss1), (g2, loss2) = part(rows[:first]), part(rows[first:])
-    squares = sum(jnp.sum((g1[name] - g2[name]) ** 2) for name in g1)
-    return Estimate(
-        {name: share * g1[name] + (1 - share) * g2[name] for name in g1},
-        share * loss1 + (1 - share) * loss2,
-        (1 - size / num_rows) * share * (1 - share) * squares,
-    )
+        found, values = part(rows, None)
+        scaled_up = {name: num_rows / size * g for name, g in found.items()}
+        unknown = jnp.full((), jnp.nan, values.dtype)
+        return Estimate(scaled_up, -_per_row(values).mean(), unknown)
+    # Where the size is odd, a row that does not count fills the second half up.
+    half = -(-size // 2)
+    counted = (jnp.arange(2 * half) < size).reshape(2, half)
+    found, values = jax.vmap(part)(jnp.resize(rows, (2, half)), counted)
+    total = {name: num_rows / size * g.sum(0) for name, g in found.items()}
+    first = {name: num_rows / half * g[0] for name, g in found.items()}
+    second = {name: num_rows / (size - half) * g[1] for name, g in found.items()}
+    share = (1 - size / num_rows) * half * (size - half) / size**2
+    losses = -_counted(values.reshape(2 * half, *values.shape[2:]), counted.ravel())
+    return Estimate(total, losses.sum() / size, share * _squared_distance(first, second))
+
+
+def _squared_distance(a: Weights, b: Weights) -> Array:
+    return sum(jnp.sum((a[name] - b[name]) ** 2) for name in a)
+
+
+def _counted(values: Array, counted: Array | None) -> Array:
+    """Log-likelihoods per row, 0 for rows that do not count."""
+    rows = _per_row(values)
+    return rows if counted is None else jnp.where(counted, rows, 0.0)
 
 
 def _per_row(values: Array) -> Array:
     return values.reshape(len(values), -1).sum(1)
-
-
-def _draw(key: Array, num_rows: int, batch_size: int) -> Array:
-    # The largest of n uniforms are a uniform subset, several times quicker than a permutation.
-    return jax.lax.top_k(jax.random.uniform(key, (num_rows,)), batch_size)[1]

@@ -14,7 +14,7 @@ from numpyro.util import is_prng_key
 
 from ppl_bif.checks import positive, whole
 from ppl_bif.data import Batch
-from ppl_bif.kernel import check_temperature
+from ppl_bif.kernel import MEASURE_EVERY, check_temperature
 from ppl_bif.numpyro.curvature import hessian_product, top_curvature
 from ppl_bif.numpyro.engine import Engine
 from ppl_bif.numpyro.gradients import Data, GradientEstimator
@@ -58,7 +58,8 @@ class State(NamedTuple):
     minibatch_loss
         Mean loss of the rows of the last gradient.
     gradient_noise
-        Variance that minibatches add to a step, over the variance of the injected noise.
+        Variance that minibatches add to a step, over the variance of the injected noise; NaN where
+        not measured, which is at every eighth draw.
     acceptance
         Mean probability of acceptance over the draw's steps; NaN for kernels that accept all.
     step_size
@@ -254,28 +255,36 @@ class Langevin(MCMCKernel):
 
     def advance(self, state: State, data: Data, steps: Any) -> State:
         """Make one draw, so many steps on."""
-        draw = partial(self._draw, data=data, steps=steps)
-        if is_prng_key(state.rng_key):
-            return draw(state)
-        return jax.vmap(draw, in_axes=(AXES,), out_axes=AXES)(state)
+        several = not is_prng_key(state.rng_key)
 
-    def _draw(self, state: State, *, data: Data, steps: Any) -> State:
-        key, draw = jax.random.split(state.rng_key)
+        def step(state: State, *, measure: bool) -> State:
+            one = partial(self._next, data=data, measure=measure)
+            return jax.vmap(one, in_axes=(AXES,), out_axes=AXES)(state) if several else one(state)
 
-        def step(i: Any, found: tuple[State, Array], measure: bool = False) -> Any:
-            at, accepted = found
-            z, moving, seen = self._step(jax.random.fold_in(draw, i), at, data, measure=measure)
-            at = at._replace(
-                z=z, moving=moving, minibatch_loss=seen.loss, gradient_noise=seen.noise
-            )
-            return at, accepted + seen.acceptance
+        measure = (state.i[0] if several else state.i) % MEASURE_EVERY == 0
+        state = state._replace(acceptance=jnp.zeros_like(state.acceptance))
+        plain = jnp.where(measure, steps - 1, steps)
+        state = jax.lax.fori_loop(0, plain, lambda _, at: step(at, measure=False), state)
+        state = jax.lax.cond(measure, partial(step, measure=True), lambda at: at, state)
+        first = int(several)
+        finite = [jnp.isfinite(w).all(axis=range(first, w.ndim)) for w in state.z.values()]
+        return state._replace(
+            i=state.i + 1,
+            acceptance=state.acceptance / steps,
+            diverging=~jnp.stack(finite).all(0),
+        )
 
-        zero = jnp.zeros_like(state.acceptance)
-        found = jax.lax.fori_loop(0, steps - 1, step, (state, zero))
-        last, accepted = step(steps - 1, found, measure=True)
-        finite = jnp.stack([jnp.isfinite(w).all() for w in last.z.values()]).all()
-        return last._replace(
-            i=state.i + 1, acceptance=accepted / steps, diverging=~finite, rng_key=key
+    def _next(self, state: State, *, data: Data, measure: bool) -> State:
+        """Make one step of one chain."""
+        key, now = jax.random.split(state.rng_key)
+        z, moving, seen = self._step(now, state, data, measure=measure)
+        return state._replace(
+            z=z,
+            moving=moving,
+            minibatch_loss=seen.loss,
+            gradient_noise=seen.noise,
+            acceptance=state.acceptance + seen.acceptance,
+            rng_key=key,
         )
 
     def curvature(self, weights: Weights, shared: Shared, data: Data) -> Array:

@@ -9,7 +9,10 @@ from torch import Tensor
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.utils import _pytree as pytree
 
-__all__ = ["Chainwise", "flatten", "over_chains", "unflatten"]
+__all__ = ["Chainwise", "flatten", "leave_out_idle", "over_chains", "unflatten"]
+
+aten = torch.ops.aten
+RESHAPING = (aten.expand.default, aten.view.default, aten._unsafe_view.default)
 
 
 class Chainwise:
@@ -29,7 +32,7 @@ class Chainwise:
 
     def __init__(self, function: Callable[..., Any]) -> None:
         self.function = function
-        self._graphs: dict[Any, Callable[..., Any]] = {}
+        self._graphs: dict[Any, tuple[Callable[..., Any], Any]] = {}
 
     def __call__(self, mapped: tuple[Any, ...], shared: tuple[Any, ...] = ()) -> Any:
         """Call the function on trees of tensors ``(chain, ...)`` and trees that chains share."""
@@ -39,14 +42,24 @@ class Chainwise:
         # A trace holds views that fit the strides it saw.
         key = (structure, *((leaf.shape, leaf.stride(), leaf.dtype) for leaf in leaves))
         if key not in self._graphs:
-            self._graphs[key] = self._traced(mapped, shared)
-        return self._graphs[key](mapped, shared)
+            self._graphs[key] = self._traced(leaves, structure)
+        graph, returned = self._graphs[key]
+        return pytree.tree_unflatten(graph(*leaves), returned)
 
-    def _traced(self, mapped: tuple[Any, ...], shared: tuple[Any, ...]) -> Callable[..., Any]:
-        traced = make_fx(lambda *trees: over_chains(self.function, *trees))(mapped, shared)
-        traced.graph.eliminate_dead_code()
+    def _traced(self, leaves: list[Any], structure: Any) -> tuple[Callable[..., Any], Any]:
+        """Trace into a graph of leaves to leaves, and what the returned ones are put into."""
+        returned = None
+
+        def flat(*leaves: Any) -> list[Any]:
+            nonlocal returned
+            mapped, shared = pytree.tree_unflatten(leaves, structure)
+            found, returned = pytree.tree_flatten(over_chains(self.function, mapped, shared))
+            return found
+
+        traced = make_fx(flat)(*leaves)
+        leave_out_idle(traced.graph)
         traced.recompile()
-        return traced
+        return traced, returned
 
     def __getstate__(self) -> dict[str, Any]:
         # Graphs are made again where the kernel is sent to another process.
@@ -71,6 +84,20 @@ def over_chains(
                 'chain_method="sequential".'
             )
             raise
+
+
+def leave_out_idle(graph: torch.fx.Graph) -> None:
+    """Remove operations that give what they were given, which ``vmap`` leaves behind."""
+    for node in graph.nodes:
+        same = node.target in RESHAPING and _layout(node) == _layout(node.args[0])
+        if same or (node.target is aten.mul.Scalar and node.args[1] == 1):
+            node.replace_all_uses_with(node.args[0])
+    graph.eliminate_dead_code()
+
+
+def _layout(node: torch.fx.Node) -> Any:
+    value = node.meta.get("tensor_meta")
+    return node if value is None else (value.shape, value.stride, value.dtype)
 
 
 def flatten(tensors: Mapping[str, Tensor]) -> Tensor:

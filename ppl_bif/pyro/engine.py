@@ -1,13 +1,16 @@
 """A Pyro kernel with its data on the device, as :func:`ppl_bif.sample` drives it."""
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
+from torch.utils import _pytree as pytree
 
 from ppl_bif.data import Batch, batches, map_arrays
+from ppl_bif.kernel import Draws
 from ppl_bif.pyro.chainwise import Chainwise
 from ppl_bif.pyro.curvature import likelihood_curvature
 from ppl_bif.pyro.gradients import Data
@@ -54,7 +57,30 @@ class Engine:
 
     def advance(self, state: Any, steps: int) -> Any:
         """Make one draw, so many steps on."""
+        state = state._replace(z={name: w.clone() for name, w in state.z.items()})
         return self.kernel.advance(state, self.train, steps)
+
+    @torch.no_grad()
+    def draws(
+        self, state: Any, steps: int, count: int, *, most: int, names: Sequence[str]
+    ) -> tuple[Any, Draws]:
+        """Make and score draws, so many steps apart; they come to the host together."""
+        kept: Draws | None = None
+        for i in range(count):
+            state = self.kernel.advance(state, self.train, steps)
+            seen = self._observe(state, names)
+            if kept is None:
+                kept = pytree.tree_map(partial(_room, count=count), seen)
+            for place, value in zip(
+                pytree.tree_leaves(kept), pytree.tree_leaves(seen), strict=True
+            ):
+                place[:, i] = value
+        assert kept is not None
+        return state, pytree.tree_map(lambda t: t.cpu().numpy(), kept)
+
+    def _observe(self, state: Any, names: Sequence[str]) -> Draws:
+        likelihood = {name: self._likelihood(state, name) for name in self.data}
+        return Draws(likelihood, self._stats(state), {name: state.z[name] for name in names})
 
     def adapt(self, state: Any, seen: Sequence[Any]) -> Any:
         """Fit the preconditioner, if there is one, to the weights of some states."""
@@ -74,23 +100,32 @@ class Engine:
         """Return the state with steps of these sizes, ``(chain,)``."""
         return state._replace(step_size=torch.as_tensor(step_size).to(state.step_size))
 
+    def step_size(self, state: Any) -> np.ndarray:
+        """Return the sizes of the steps, ``(chain,)``."""
+        return state.step_size.cpu().numpy()
+
     def stats(self, state: Any) -> dict[str, np.ndarray]:
         """Return the statistics of the draw, each ``(chain,)``."""
+        return {name: value.cpu().numpy() for name, value in self._stats(state).items()}
+
+    def _stats(self, state: Any) -> dict[str, Tensor]:
         squares = [
             (w - self.model.mode[name]).flatten(1).square().sum(1) for name, w in state.z.items()
         ]
         values = {name: getattr(state, name) for name in self.kernel.stats}
-        values["distance"] = torch.stack(squares).sum(0).sqrt()
-        return {name: value.cpu().numpy() for name, value in values.items()}
+        return {**values, "distance": torch.stack(squares).sum(0).sqrt()}
 
     @torch.no_grad()
     def log_likelihood(self, state: Any, name: str) -> np.ndarray:
         """Return the pointwise log-likelihoods of a group, ``(chain, row[, token])``."""
+        return self._likelihood(state, name).cpu().numpy()
+
+    def _likelihood(self, state: Any, name: str) -> Tensor:
         known = self.kernel.train_log_likelihood(state) if name == "train" else None
         if known is not None:
-            return known.cpu().numpy()
+            return known
         parts = [self._score((state.z,), (part,)) for part in self.data[name]]
-        return torch.cat(parts, dim=1).cpu().numpy()
+        return parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)
 
     def weights(self, state: Any, names: Sequence[str]) -> dict[str, np.ndarray]:
         """Return some of the sampled weights, each ``(chain, ...)``."""
@@ -99,6 +134,11 @@ class Engine:
 
 def _name_of(device: torch.device) -> str:
     return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
+
+
+def _room(value: Tensor, count: int) -> Tensor:
+    """Make room for so many draws of a tensor ``(chain, ...)``."""
+    return value.new_empty(len(value), count, *value.shape[1:])
 
 
 def _gathered(states: Sequence[Any]) -> dict[str, Tensor]:

@@ -17,7 +17,7 @@ from ppl_bif.data import map_arrays, num_rows
 from ppl_bif.kernel import check_batch_size
 from ppl_bif.pyro.chainwise import Chainwise
 from ppl_bif.pyro.model import LocalizedModel
-from ppl_bif.pyro.potential import potential
+from ppl_bif.pyro.rows import draw_rows
 
 __all__ = [
     "ControlVariates",
@@ -78,21 +78,33 @@ class Gradients:
 
     def __init__(self, model: LocalizedModel) -> None:
         self.model = model
-        self._potential = Chainwise(partial(_gradient, model))
-        self._summed = Chainwise(partial(_sum_gradient, model))
+        self._slope = Chainwise(partial(_slope, model))
 
-    def __call__(self, weights: Weights, data: Data, rows: Tensor | None = None) -> Found:
-        """Gradient of the potential and the log-likelihoods of the rows seen.
+    def __call__(
+        self,
+        weights: Weights,
+        data: Data,
+        rows: Tensor | None = None,
+        counted: Tensor | None = None,
+    ) -> Found:
+        """Gradient of beta times the summed loss of some rows, and their log-likelihoods.
 
-        Rows are ``(m,)``, the same for all chains, or ``(chain, m)``; all if None.
+        Rows are ``(m,)``, the same for all chains, or ``(chain, m)``; all if None. Of those of a
+        chain, only the ``counted`` ones are summed.
         """
-        chosen = () if rows is None else (rows,)
-        own, common = (chosen, ()) if chosen and chosen[0].ndim == 2 else ((), chosen)
-        return self._potential((dict(weights), own), (data, common))
+        chosen = tuple(given for given in (rows, counted) if given is not None)
+        own, common = (chosen, ()) if rows is not None and rows.ndim == 2 else ((), chosen)
+        return self._slope((dict(weights), own), (data, common))
 
-    def summed(self, weights: Weights, data: Data, rows: Tensor, counted: Tensor) -> Found:
-        """Gradient of beta times the summed loss of some rows ``(chain, m)``, and their mean."""
-        return self._summed((dict(weights), rows, counted), (data,))
+    def with_prior(
+        self, weights: Weights, slope: dict[str, Tensor], times: float = 1.0
+    ) -> dict[str, Tensor]:
+        """Return ``times`` a slope, which is used up, plus that of the prior, gamma (w - w*)."""
+        gamma, mode = self.model.precision, self.model.mode
+        return {
+            name: (weights[name] - mode[name]).mul_(gamma).add_(slope.pop(name), alpha=times)
+            for name in list(slope)
+        }
 
 
 class GradientEstimator(Protocol):
@@ -162,10 +174,11 @@ class FullBatch(NamedTuple):
         """Compute the gradient."""
         size = min(self.batch_size or 2048, data.rows)
         if size == data.rows:
-            gradient, values = gradients(weights, data)
+            found, values = gradients(weights, data)
         else:
-            gradient, values = _accumulate(gradients, weights, data, size)
+            found, values = _accumulate(gradients, weights, data, size)
         loss = _loss(values)
+        gradient = gradients.with_prior(weights, found)
         return Estimate(gradient, loss, torch.zeros_like(loss), values)
 
 
@@ -210,10 +223,12 @@ class Minibatch(NamedTuple):
         rows = _draw(generator, weights, data.rows, self.batch_size)
 
         def part(rows: Tensor) -> Found:
-            gradient, values = gradients(weights, data, rows)
-            return gradient, _loss(values)
+            return gradients(weights, data, rows)
 
-        return _measured(part, rows, data.rows, measure)
+        estimate = _from_rows(part, rows, data.rows, measure)
+        times = data.rows / self.batch_size
+        gradient = gradients.with_prior(weights, estimate.gradient, times)
+        return estimate._replace(gradient=gradient)
 
 
 class ControlVariates(NamedTuple):
@@ -241,6 +256,7 @@ class ControlVariates(NamedTuple):
     def prepare(self, gradients: Gradients, data: Data) -> Any:
         """Store the full gradient at w*."""
         check_batch_size(self.batch_size, data.rows)
+        # At w* the prior has no slope.
         return FullBatch()(gradients, (), None, _at_mode(gradients.model), data).gradient
 
     def __call__(
@@ -260,10 +276,12 @@ class ControlVariates(NamedTuple):
         def part(rows: Tensor) -> Found:
             here, values = gradients(weights, data, rows)
             there, _ = gradients(mode, data, rows)
-            moved = {name: stored[name] + here[name] - there[name] for name in here}
-            return moved, _loss(values)
+            return {name: g - there[name] for name, g in here.items()}, values
 
-        return _measured(part, rows, data.rows, measure)
+        estimate = _from_rows(part, rows, data.rows, measure)
+        times = data.rows / self.batch_size
+        moved = gradients.with_prior(weights, estimate.gradient, times)
+        return estimate._replace(gradient={n: g.add_(stored[n]) for n, g in moved.items()})
 
 
 class _Stored(NamedTuple):
@@ -317,7 +335,7 @@ class Partition(NamedTuple):
         padded = order[places % data.rows].view(-1, self.batch_size)
         counted = (places < data.rows).view(-1, self.batch_size)
         found = [
-            gradients.summed(mode, data, *batch)[0]
+            gradients(mode, data, *batch)[0]
             for batch in zip(padded.split(1), counted.split(1), strict=True)
         ]
         stored = {name: torch.cat([g[name] for g in found]) for name in mode}
@@ -335,15 +353,18 @@ class Partition(NamedTuple):
         measure: bool = False,
     ) -> Estimate:
         """Estimate the gradient from one batch of the partition; from two if ``measure``."""
-        model, batches = gradients.model, len(stored.rows)
+        batches = len(stored.rows)
 
         def draw(below: int) -> Tensor:
             chains, device = len(next(iter(weights.values()))), stored.rows.device
             return torch.randint(below, (chains,), generator=generator, device=device)
 
         def change(b: Tensor) -> Found:
-            gradient, loss = gradients.summed(weights, data, stored.rows[b], stored.counted[b])
-            return {n: batches * (g - stored.gradients[n][b]) for n, g in gradient.items()}, loss
+            counted = stored.counted[b]
+            found, values = gradients(weights, data, stored.rows[b], counted)
+            moved = {n: batches * (g - stored.gradients[n][b]) for n, g in found.items()}
+            losses = torch.where(counted, -_per_row(values), 0.0)
+            return moved, losses.sum(1) / counted.sum(1)
 
         first = draw(batches)
         found, loss = change(first)
@@ -352,14 +373,11 @@ class Partition(NamedTuple):
             other, _ = change((first + 1 + draw(batches - 1)) % batches)
             # Half the squared difference of two batches, drawn without replacement.
             noise = _squared_distance(found, other) / 2 * (1 - 1 / batches)
-        gradient = {
-            n: stored.total[n] + g + model.precision * (weights[n] - model.mode[n])
-            for n, g in found.items()
-        }
-        return Estimate(gradient, loss, noise)
+        moved = {n: stored.total[n] + g for n, g in found.items()}
+        return Estimate(gradients.with_prior(weights, moved), loss, noise)
 
 
-def _gradient(
+def _slope(
     model: LocalizedModel,
     weights: Weights,
     own: tuple[Tensor, ...],
@@ -367,9 +385,13 @@ def _gradient(
     common: tuple[Tensor, ...],
 ) -> Found:
     """Do as :class:`Gradients` for one chain, whose rows are its own, common to all, or none."""
+    rows, counted = (*own, *common, None, None)[:2]
+    batch = data.kwargs or data.args if rows is None else data.take(rows)
 
     def energy(values: Weights) -> tuple[Tensor, Tensor]:
-        return potential(model, values, *data, *own, *common)
+        found = model.log_likelihood(values, batch)
+        summed = found if counted is None else torch.where(counted, _per_row(found, 1), 0.0)
+        return -model.inverse_temperature * summed.sum(), found
 
     return torch.func.grad(energy, has_aux=True)(weights)
 
@@ -378,48 +400,35 @@ def _accumulate(gradients: Gradients, weights: Weights, data: Data, size: int) -
     device = next(iter(weights.values())).device
     total = {name: torch.zeros_like(w) for name, w in weights.items()}
     values = []
-    # Each estimate is rescaled by n/m and holds the prior: weighted by m/n they add up.
     for rows in torch.arange(data.rows, device=device).split(size):
-        gradient, seen = gradients(weights, data, rows)
-        share = len(rows) / data.rows
-        total = {name: g.add(gradient[name], alpha=share) for name, g in total.items()}
+        slope, seen = gradients(weights, data, rows)
+        for name, g in slope.items():
+            total[name] += g
         values.append(seen)
     return total, torch.cat(values, dim=1)
 
 
-def _sum_gradient(
-    model: LocalizedModel, weights: Weights, rows: Tensor, counted: Tensor, data: Data
-) -> Found:
-    """Gradient of beta times the summed loss of some rows, and their mean loss, for one chain."""
-
-    def energy(values: Weights) -> tuple[Tensor, Tensor]:
-        found = model.log_likelihood(values, data.take(rows))
-        total = torch.where(counted, -found.reshape(len(rows), -1).sum(1), 0.0).sum()
-        return model.inverse_temperature * total, total / counted.sum()
-
-    return torch.func.grad(energy, has_aux=True)(weights)
-
-
-def _measured(
+def _from_rows(
     part: Callable[[Tensor], Found], rows: Tensor, num_rows: int, measure: bool
 ) -> Estimate:
-    """Estimate from some rows; the noise, if asked for, from their two halves.
+    """Sum over some rows; measure the noise of n/m times it, if asked for, by their two halves.
 
-    The halves g1, g2 of sizes m1, m2 give Var(g) = (1 - m/n) m1 m2 / m^2 E||g1 - g2||^2, at the
-    price of the one gradient.
+    The halves' estimates g1, g2 of sizes m1, m2 give Var(g) = (1 - m/n) m1 m2 / m^2 E||g1 - g2||^2,
+    at the price of the one gradient.
     """
     size = rows.shape[1]
     if not measure or size == 1:
-        gradient, loss = part(rows)
-        return Estimate(gradient, loss, torch.full_like(loss, torch.nan))
-    first = size // 2
-    share = first / size
-    (g1, loss1), (g2, loss2) = part(rows[:, :first]), part(rows[:, first:])
-    return Estimate(
-        {name: share * g1[name] + (1 - share) * g2[name] for name in g1},
-        share * loss1 + (1 - share) * loss2,
-        (1 - size / num_rows) * share * (1 - share) * _squared_distance(g1, g2),
-    )
+        found, values = part(rows)
+        loss = _loss(values)
+        return Estimate(found, loss, torch.full_like(loss, torch.nan))
+    half = size // 2
+    share = half / size
+    (g1, values1), (g2, values2) = part(rows[:, :half]), part(rows[:, half:])
+    first = {name: num_rows / half * g for name, g in g1.items()}
+    second = {name: num_rows / (size - half) * g for name, g in g2.items()}
+    noise = (1 - size / num_rows) * share * (1 - share) * _squared_distance(first, second)
+    total = {name: g + g2[name] for name, g in g1.items()}
+    return Estimate(total, share * _loss(values1) + (1 - share) * _loss(values2), noise)
 
 
 def _squared_distance(a: Weights, b: Weights) -> Tensor:
@@ -431,6 +440,11 @@ def _loss(values: Tensor) -> Tensor:
     return -values.flatten(1).sum(1) / values.shape[1]
 
 
+def _per_row(values: Tensor, rows: int = 2) -> Tensor:
+    """Sum over what lies beyond the first axes."""
+    return values.flatten(rows).sum(rows) if values.ndim > rows else values
+
+
 def _at_mode(model: LocalizedModel, chains: int = 1) -> dict[str, Tensor]:
     return {name: w.expand(chains, *w.shape) for name, w in model.mode.items()}
 
@@ -439,6 +453,4 @@ def _draw(
     generator: torch.Generator | None, weights: Weights, num_rows: int, batch_size: int
 ) -> Tensor:
     example = next(iter(weights.values()))
-    # The largest of n uniforms are a uniform subset, drawn for all chains at once.
-    ranks = torch.rand(len(example), num_rows, generator=generator, device=example.device)
-    return ranks.topk(batch_size, dim=1, sorted=False).indices
+    return draw_rows(generator, len(example), num_rows, batch_size, example.device)

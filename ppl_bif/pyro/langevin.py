@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ppl_bif.checks import positive, whole
 from ppl_bif.data import Batch
-from ppl_bif.kernel import check_temperature
+from ppl_bif.kernel import MEASURE_EVERY, check_temperature
 from ppl_bif.pyro.chainwise import flatten, unflatten
 from ppl_bif.pyro.curvature import hessian_product, top_curvature
 from ppl_bif.pyro.engine import Engine
@@ -48,6 +48,8 @@ class State(NamedTuple):
 
     Attributes
     ----------
+    i
+        Draws made.
     z
         Weights by site, ``(chain, ...)``.
     moving
@@ -56,7 +58,7 @@ class State(NamedTuple):
         Mean loss of the rows of the last gradient, ``(chain,)``.
     gradient_noise
         Variance that minibatches add to a step, over the variance of the injected noise,
-        ``(chain,)``.
+        ``(chain,)``; NaN where not measured, which is at every eighth draw.
     acceptance
         Mean probability of acceptance over the draw's steps, ``(chain,)``; NaN for kernels that
         accept all.
@@ -68,6 +70,7 @@ class State(NamedTuple):
         Source of the draws to come; None is PyTorch's global one.
     """
 
+    i: int
     z: dict[str, Tensor]
     moving: Any
     minibatch_loss: Tensor
@@ -150,7 +153,10 @@ class Langevin(MCMCKernel):
     def _step(
         self, state: State, data: Data, *, measure: bool
     ) -> tuple[dict[str, Tensor], Any, Measured]:
-        """Make one step: weights, what is carried, and what was seen."""
+        """Make one step: weights, what is carried, and what was seen.
+
+        The weights of ``state`` may be overwritten.
+        """
         raise NotImplementedError
 
     def train_log_likelihood(self, state: State) -> Tensor | None:
@@ -173,7 +179,7 @@ class Langevin(MCMCKernel):
         step = unknown if self.step_size is None else torch.full_like(unknown, self.step_size)
         moving = self._begin(generator, weights, shared, data)
         seen = (unknown, unknown, unknown)
-        return State(dict(weights), moving, *seen, step, shared, generator)
+        return State(0, dict(weights), moving, *seen, step, shared, generator)
 
     def rest(self, state: State, data: Data) -> State:
         """Put chains at rest where they are, after a change of what they share."""
@@ -186,15 +192,15 @@ class Langevin(MCMCKernel):
         return self.rest(state._replace(shared=state.shared._replace(root=root)), data)
 
     def advance(self, state: State, data: Data, steps: int) -> State:
-        """Make one draw, so many steps on."""
-        accepted = torch.zeros_like(state.step_size)
+        """Make one draw, so many steps on; the weights of ``state`` are used up."""
+        accepted, measured = torch.zeros_like(state.step_size), state.i % MEASURE_EVERY == 0
         for i in range(steps):
-            z, moving, seen = self._step(state, data, measure=i == steps - 1)
+            z, moving, seen = self._step(state, data, measure=measured and i == steps - 1)
             state = state._replace(
                 z=z, moving=moving, minibatch_loss=seen.loss, gradient_noise=seen.noise
             )
             accepted = accepted + seen.acceptance
-        return state._replace(acceptance=accepted / steps)
+        return state._replace(i=state.i + 1, acceptance=accepted / steps)
 
     def curvature(self, weights: Weights, shared: Shared, data: Data) -> Tensor:
         """Largest curvature of each chain, in the preconditioner's coordinates, ``(chain,)``."""
@@ -240,6 +246,8 @@ class Langevin(MCMCKernel):
         state, given = self._state, _one(params)
         if not all(torch.equal(w, state.z[name]) for name, w in given.items()):
             state = self.rest(state._replace(z=given), self._data)
+        # What was returned before belongs to MCMC.
+        state = state._replace(z={name: w.clone() for name, w in state.z.items()})
         self._state = self.advance(state, self._data, self.steps_per_draw or DEFAULT_STEPS)
         weights = {name: w[0] for name, w in self._state.z.items()}
         kept = self._draws - self._warmup

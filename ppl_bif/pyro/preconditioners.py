@@ -37,6 +37,11 @@ class Root(NamedTuple):
     directions: dict[str, Tensor] | None = None
     change: Tensor | None = None
 
+    @property
+    def identity(self) -> bool:
+        """Whether it changes nothing."""
+        return self.diagonal is None and self.directions is None
+
 
 class Preconditioner(Protocol):
     """What kernels ask of a preconditioner."""

@@ -8,7 +8,7 @@ from torch import Tensor
 from ppl_bif.checks import whole
 from ppl_bif.kernel import STEP_OVER_CURVATURE, choose_gradient
 from ppl_bif.pyro.gradients import ControlVariates, Data, Minibatch, Partition
-from ppl_bif.pyro.langevin import Langevin, Measured, State, lifted, normal, plus
+from ppl_bif.pyro.langevin import Langevin, Measured, State, lifted
 from ppl_bif.pyro.model import LocalizedModel
 from ppl_bif.pyro.preconditioners import scaled
 
@@ -97,11 +97,22 @@ class SGLD(Langevin):
     ) -> tuple[dict[str, Tensor], Any, Measured]:
         (stored, root), generator, eps = state.shared, state.generator, state.step_size
         estimate = self.gradient(self._gradients, stored, generator, state.z, data, measure=measure)
-        # w - eps/2 S S g + S N(0, eps T), with one S outside.
-        heat = (eps * self.temperature).sqrt()
-        spread = {n: lifted(heat, v) * v for n, v in normal(generator, state.z).items()}
-        change = scaled(root, plus(spread, -eps / 2, scaled(root, estimate.gradient)))
+        heat, slope = (eps * self.temperature).sqrt(), scaled(root, estimate.gradient)
+
+        def change(name: str) -> Tensor:
+            """Return -eps/2 S g + N(0, eps T) of a site; the step is S times that."""
+            w = state.z[name]
+            noise = torch.randn(w.shape, generator=generator, device=w.device, dtype=w.dtype)
+            return noise.mul_(lifted(heat, w)).addcmul_(lifted(-eps / 2, w), slope[name])
+
+        if root.identity:
+            # Site by site, so that no second copy of the weights is held.
+            for name, w in state.z.items():
+                w.add_(change(name))
+        else:
+            moved = scaled(root, {name: change(name) for name in state.z})
+            for name, w in state.z.items():
+                w.add_(moved[name])
         injected = self.model.num_weights * self.temperature
         share = eps * estimate.noise / (4 * injected) if injected else estimate.noise
-        weights = {name: w + change[name] for name, w in state.z.items()}
-        return weights, (), Measured(estimate.loss, share, torch.full_like(eps, torch.nan))
+        return state.z, (), Measured(estimate.loss, share, torch.full_like(eps, torch.nan))
