@@ -169,7 +169,7 @@ class _Course:
         """Return chains that have reached their posterior; the first ones find the settings."""
         if self.tuned is not None:
             return self.burnt_in(group, self.plan.seed)
-        self.tuned = warm_up(
+        tuned = warm_up(
             self.engine,
             group,
             self.plan.seed,
@@ -177,8 +177,9 @@ class _Course:
             passes=self.plan.passes,
             lost=lambda state: self.record.lost(self.engine, state),
         )
-        self.tell(self.tuned.choices)
-        return self.tuned.state
+        self.tuned = tuned._replace(state=self.engine.without_weights(tuned.state))
+        self.tell(tuned.choices)
+        return tuned.state
 
     def burnt_in(self, group: list[int], seed: int, shrink: float = 1.0) -> Any:
         """Bring chains from w* to their posterior by the settings that were found."""

@@ -156,8 +156,8 @@ class Engine(Protocol):
         """Return the pointwise log-likelihoods of a group, ``(chain, row[, token])``."""
         ...
 
-    def weights(self, state: Any, names: Sequence[str]) -> dict[str, np.ndarray]:
-        """Return some of the sampled weights, each ``(chain, ...)``."""
+    def without_weights(self, state: Any) -> Any:
+        """Return what ``start`` takes of a state, so that its weights can be let go."""
         ...
 
 

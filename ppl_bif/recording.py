@@ -70,8 +70,9 @@ def _total(values: np.ndarray) -> np.ndarray:
     return values.sum(axis=tuple(range(2, values.ndim)), dtype=float)
 
 
-def score_mode(engine: Engine, start: Any, ids: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+def score_mode(engine: Engine, ids: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     """Score all rows at w*, where every chain starts, and insist on finite values."""
+    start = engine.start([0], seed=0)
     values = {name: engine.log_likelihood(start, name)[0] for name in ids}
     for name, value in values.items():
         bad = ~np.isfinite(value.reshape(len(value), -1)).all(axis=1)
@@ -114,9 +115,12 @@ def traces(
     stats: Sequence[str],
     chains: int,
     at_mode: Mapping[str, np.ndarray],
-    weights: Mapping[str, np.ndarray],
+    weights: Mapping[str, Any],
 ) -> dict[str, Trace]:
-    """Describe the variables to be filled, by ``group/variable``, before the first draw."""
+    """Describe the variables to be filled, by ``group/variable``, before the first draw.
+
+    Those of some weights are as the arrays or tensors of their trained values.
+    """
     first, size = ("chain", "draw"), (chains, 0)
     found = {
         f"log_likelihood/{name}_obs": Trace(
@@ -129,10 +133,9 @@ def traces(
             dtype = "bool" if name == "diverging" else "float64"
             found[f"sample_stats/{name}"] = Trace(first, size, dtype)
     for name, value in weights.items():
-        dims = tuple(f"{name}_dim_{i}" for i in range(value.ndim - 1))
-        found[f"posterior/{name}"] = Trace(
-            (*first, *dims), (*size, *value.shape[1:]), str(value.dtype)
-        )
+        dims = tuple(f"{name}_dim_{i}" for i in range(value.ndim))
+        dtype = str(value.dtype).removeprefix("torch.")
+        found[f"posterior/{name}"] = Trace((*first, *dims), (*size, *value.shape), dtype)
     return found
 
 

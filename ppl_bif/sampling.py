@@ -161,8 +161,7 @@ def sample(
         kernel.model.check(batch, name)
     groups = _chain_groups(kernel, chains, chain_method)
     kernel, engine, more = _bind(kernel, data, evaluation_batch_size)
-    start = engine.start(groups[0][:1], seed)
-    at_mode = score_mode(engine, start, ids)
+    at_mode = score_mode(engine, ids)
     constant = gather_constant(data, ids, at_mode, constant_data)
     record = _record(kernel, at_mode, save_weights)
     plan = _plan(kernel, numbers, groups, at_mode)
@@ -173,7 +172,8 @@ def sample(
     }
     if store is not None and (found := find_finished(store, attrs)) is not None:
         return found
-    described = traces(kernel.stats, chains, at_mode, engine.weights(start, record.saved))
+    saved = {name: kernel.model.mode[name] for name in record.saved}
+    described = traces(kernel.stats, chains, at_mode, saved)
     fixed = fixed_groups(chains, ids, constant, posterior=bool(record.saved))
     arrays = (
         in_memory(described)

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 import ppl_bif as bif
 from ppl_bif import sampling
+from ppl_bif.kernel import Draws
 from ppl_bif.schema import group
 from tests.backends import get_backend, random_layers
 
@@ -77,7 +78,27 @@ class FakeEngine:
     def advance(self, state, steps):
         return state[0], state[1] + steps
 
+    def draws(self, state, steps, count, *, most, names):
+        assert count <= most
+        seen = []
+        for _ in range(count):
+            state = self.advance(state, steps)
+            likelihood = {name: self.log_likelihood(state, name) for name in self.rows}
+            weights = {n: np.full((len(state[0]), 3), state[1], np.float32) for n in names}
+            seen.append(Draws(likelihood, self.stats(state), weights))
+        parts = [
+            {name: np.stack([part[name] for part in each], axis=1) for name in each[0]}
+            for each in zip(*seen, strict=True)
+        ]
+        return state, Draws(*parts)
+
     def with_step_size(self, state, step_size):
+        return state
+
+    def step_size(self, state):
+        return self.stats(state)["step_size"]
+
+    def without_weights(self, state):
         return state
 
     def stats(self, state):
@@ -88,9 +109,6 @@ class FakeEngine:
         shape = (self.rows[name], *[tokens] * (tokens > 1))
         place = np.arange(np.prod(shape), dtype=np.float32).reshape(shape)
         return -(place + 1000 * state[1] + 100 * state[0].reshape(-1, *(1,) * place.ndim))
-
-    def weights(self, state, names):
-        return {name: np.full((len(state[0]), 3), state[1], np.float32) for name in names}
 
 
 def fake_run(store=None, **changes):
@@ -125,16 +143,16 @@ def interrupted(monkeypatch, backend, after):
     engine = type(backend.SGLD(backend.mlp(layers())).bind(
         {"train": data(), "query": data()}, evaluation_batch_size=8
     ))  # fmt: skip
-    advance, made = engine.advance, []
+    draws, made = engine.draws, []
 
-    def stop(self, state, steps):
-        made.append(1)
+    def stop(self, state, steps, count, **settings):
+        made.extend([1] * count)
         if len(made) > after:
             raise KeyboardInterrupt
-        return advance(self, state, steps)
+        return draws(self, state, steps, count, **settings)
 
     with monkeypatch.context() as patch:
-        patch.setattr(engine, "advance", stop)
+        patch.setattr(engine, "draws", stop)
         # Blocks of two draws, so that some are written before.
         patch.setattr(sampling, "BLOCK_BYTES", 2 * 4 * 2 * (10 + 3))
         yield
@@ -155,7 +173,7 @@ def test_a_finished_run_is_returned_again(backend, tmp_path, monkeypatch):
 
 def test_an_interrupted_run_is_made_again(backend, tmp_path, monkeypatch):
     path = tmp_path / "a.zarr"
-    with interrupted(monkeypatch, backend, after=5), pytest.raises(KeyboardInterrupt):
+    with interrupted(monkeypatch, backend, after=4), pytest.raises(KeyboardInterrupt):
         run(backend, path)
     written = zarr.open_array(str(path / "log_likelihood" / "train_obs"), mode="r")[:]
     assert np.isfinite(written[:, :4]).all()

@@ -16,6 +16,8 @@ from ppl_bif.numpyro.gradients import Data
 
 __all__ = ["Engine"]
 
+Held = tuple[dict[str, Array], dict[str, Array]]
+
 
 class Engine:
     """Compiled functions over a kernel and its data; see :class:`ppl_bif.kernel.Engine`."""
@@ -25,7 +27,7 @@ class Engine:
     def __init__(
         self, kernel: Any, data: Mapping[str, Batch], *, evaluation_batch_size: int
     ) -> None:
-        self.kernel, self.model = kernel, kernel.model
+        self.kernel, self.model, self._held = kernel, kernel.model, kernel.model.held
         self.data = {name: map_arrays(jnp.asarray, batch) for name, batch in data.items()}
         train = self.data["train"]
         self.train = Data((), train) if isinstance(train, dict) else Data(train, {})
@@ -36,15 +38,17 @@ class Engine:
 
     def start(self, chains: Sequence[int], seed: int, like: Any = None) -> Any:
         """Return the state of some chains at the trained weights; each has a key of its own."""
-        shared = _share(self.kernel, self.train) if like is None else like.shared
-        state = _start(self.kernel, jax.random.key(seed), jnp.array(chains), shared, self.train)
+        shared = _share(self.kernel, self._held, self.train) if like is None else like.shared
+        state = _start(
+            self.kernel, self._held, jax.random.key(seed), jnp.array(chains), shared, self.train
+        )
         if like is None:
             return state
         return self.with_step_size(state, np.full(len(chains), np.min(like.step_size)))
 
     def advance(self, state: Any, steps: int) -> Any:
         """Make one draw, so many steps on."""
-        return _advance(self.kernel, state, self.train, steps)
+        return _advance(self.kernel, self._held, state, self.train, steps)
 
     def draws(
         self, state: Any, steps: int, count: int, *, most: int, names: Sequence[str]
@@ -53,6 +57,7 @@ class Engine:
         own, lasting = state._replace(shared=None, step_size=None), (state.shared, state.step_size)
         state, kept = _draws(
             self.kernel,
+            self._held,
             own,
             *lasting,
             self.data,
@@ -69,15 +74,17 @@ class Engine:
         """Fit the preconditioner, if there is one, to the weights of some states."""
         if self.kernel.preconditioner is None:
             return state
-        return _adapt(self.kernel, state, self.train, _gathered(seen))
+        return _adapt(self.kernel, self._held, state, self.train, _gathered(seen))
 
     def curvature(self, state: Any, seen: Sequence[Any]) -> np.ndarray:
         """Return the top curvatures at the weights of some states, preconditioned."""
-        return np.asarray(_curvature(self.kernel, _gathered(seen), state.shared, self.train))
+        return np.asarray(
+            _curvature(self.kernel, self._held, _gathered(seen), state.shared, self.train)
+        )
 
     def likelihood_curvature(self) -> float:
         """Return the top eigenvalue at w* of the tempered loss's Hessian, without the prior."""
-        return float(jax.jit(likelihood_curvature, static_argnums=0)(self.model, self.train))
+        return float(_likelihood_curvature(self.model, self._held, self.train))
 
     def with_step_size(self, state: Any, step_size: np.ndarray) -> Any:
         """Return the state with steps of these sizes, ``(chain,)``."""
@@ -89,62 +96,75 @@ class Engine:
 
     def stats(self, state: Any) -> dict[str, np.ndarray]:
         """Return the statistics of the draw, each ``(chain,)``."""
-        return jax.tree.map(np.asarray, _stats(self.kernel, state))
+        return jax.tree.map(np.asarray, _stats(self.kernel, self._held, state))
 
     def log_likelihood(self, state: Any, name: str) -> np.ndarray:
         """Return the pointwise log-likelihoods of a group, ``(chain, row[, token])``."""
         return np.asarray(
-            _likelihood(self.kernel, state, name, self.data[name], self._rows_at_once)
+            _likelihood(self.kernel, self._held, state, name, self.data[name], self._rows_at_once)
         )
 
-    def weights(self, state: Any, names: Sequence[str]) -> dict[str, np.ndarray]:
-        """Return some of the sampled weights, each ``(chain, ...)``."""
-        return {name: np.asarray(state.z[name]) for name in names}
+    def without_weights(self, state: Any) -> Any:
+        """Return what ``start`` takes of a state, so that its weights can be let go."""
+        return state._replace(z={}, moving=())
 
 
-# Compiled once for a kernel, however often it is bound: the kernel is static, data are not.
+# Compiled once for a kernel, however often it is bound: the kernel is static, data are not. The
+# trained weights are arguments too: as constants they would be copied into each program.
+
+
+def _with(kernel: Any, held: Held) -> Any:
+    return kernel.on(kernel.model.holding(held))
 
 
 @partial(jax.jit, static_argnums=0)
-def _share(kernel: Any, train: Data) -> Any:
-    return kernel.share(train)
+def _share(kernel: Any, held: Held, train: Data) -> Any:
+    return _with(kernel, held).share(train)
 
 
 @partial(jax.jit, static_argnums=0)
-def _start(kernel: Any, key: Array, chains: Array, shared: Any, train: Data) -> Any:
+def _start(kernel: Any, held: Held, key: Array, chains: Array, shared: Any, train: Data) -> Any:
     keys = jax.vmap(lambda chain: jax.random.fold_in(key, chain))(chains)
-    return kernel.start(keys, None, shared, train)
+    return _with(kernel, held).start(keys, None, shared, train)
 
 
 @partial(jax.jit, static_argnums=0)
-def _advance(kernel: Any, state: Any, train: Data, steps: Array) -> Any:
-    return kernel.advance(state, train, steps)
+def _advance(kernel: Any, held: Held, state: Any, train: Data, steps: Array) -> Any:
+    return _with(kernel, held).advance(state, train, steps)
 
 
 @partial(jax.jit, static_argnums=0)
-def _adapt(kernel: Any, state: Any, train: Data, weights: Mapping[str, Array]) -> Any:
-    return kernel.adapt(state, train, weights)
+def _adapt(kernel: Any, held: Held, state: Any, train: Data, weights: dict[str, Array]) -> Any:
+    return _with(kernel, held).adapt(state, train, weights)
 
 
 @partial(jax.jit, static_argnums=0)
-def _curvature(kernel: Any, weights: Mapping[str, Array], shared: Any, train: Data) -> Array:
-    return jax.vmap(kernel.curvature, in_axes=(0, None, None))(weights, shared, train)
+def _curvature(
+    kernel: Any, held: Held, weights: dict[str, Array], shared: Any, train: Data
+) -> Array:
+    curvature = _with(kernel, held).curvature
+    return jax.vmap(curvature, in_axes=(0, None, None))(weights, shared, train)
 
 
 @partial(jax.jit, static_argnums=0)
-def _stats(kernel: Any, state: Any) -> dict[str, Array]:
+def _likelihood_curvature(model: Any, held: Held, train: Data) -> Array:
+    return likelihood_curvature(model.holding(held), train)
+
+
+@partial(jax.jit, static_argnums=0)
+def _stats(kernel: Any, held: Held, state: Any) -> dict[str, Array]:
     squares = [
-        jnp.sum((w - kernel.model.mode[name]).reshape(len(w), -1) ** 2, axis=1)
-        for name, w in state.z.items()
+        jnp.sum((w - held[0][name]).reshape(len(w), -1) ** 2, axis=1) for name, w in state.z.items()
     ]
     found = {name: getattr(state, name) for name in kernel.stats}
     return {**found, "distance": jnp.sqrt(jnp.stack(squares).sum(0))}
 
 
 @partial(jax.jit, static_argnames=("kernel", "name", "size"))
-def _likelihood(kernel: Any, state: Any, name: str, batch: Batch, size: int) -> Array:
+def _likelihood(kernel: Any, held: Held, state: Any, name: str, batch: Batch, size: int) -> Array:
     known = kernel.train_log_likelihood(state) if name == "train" else None
-    return _score(kernel.model, state.z, batch, size) if known is None else known
+    model = kernel.model.holding(held)
+    return _score(model, state.z, batch, size) if known is None else known
 
 
 @partial(
@@ -154,6 +174,7 @@ def _likelihood(kernel: Any, state: Any, name: str, batch: Batch, size: int) -> 
 )
 def _draws(
     kernel: Any,
+    held: Held,
     own: Any,
     shared: Any,
     step_size: Array,
@@ -174,12 +195,16 @@ def _draws(
 
     def observe(own: Any) -> Draws:
         state = whole(own)
-        likelihood = {n: _likelihood(kernel, state, n, b, rows_at_once) for n, b in data.items()}
-        return Draws(likelihood, _stats(kernel, state), {n: state.z[n] for n in names})
+        likelihood = {
+            name: _likelihood(kernel, held, state, name, rows, rows_at_once)
+            for name, rows in data.items()
+        }
+        return Draws(likelihood, _stats(kernel, held, state), {n: state.z[n] for n in names})
 
     def draw(i: Array, found: tuple[Any, Draws]) -> tuple[Any, Draws]:
         own, kept = found
-        own = kernel.advance(whole(own), train, steps)._replace(shared=None, step_size=None)
+        state = _with(kernel, held).advance(whole(own), train, steps)
+        own = state._replace(shared=None, step_size=None)
         return own, jax.tree.map(lambda a, new: a.at[:, i].set(new), kept, observe(own))
 
     empty = jax.tree.map(

@@ -93,6 +93,17 @@ class LocalizedModel:
         other.localization = positive("localization", localization)
         return other
 
+    @property
+    def held(self) -> tuple[dict[str, Array], dict[str, Array]]:
+        """The weights at their trained values: those sampled, and those not."""
+        return self.mode, self.frozen
+
+    def holding(self, held: tuple[dict[str, Array], dict[str, Array]]) -> "LocalizedModel":
+        """Return the same model around these weights, as arguments of a compiled function."""
+        other = copy(self)
+        other.mode, other.frozen = held
+        return other
+
     def __call__(self, *args: Any, **kwargs: Any) -> None:
         """Run the model on all rows: ``model(x, y)``, or by name ``model(x=x, y=y)``."""
         batch: Batch = map_arrays(jnp.asarray, kwargs or args)

@@ -5,7 +5,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax import Array
-from jax.flatten_util import ravel_pytree
 
 from ppl_bif.checks import whole
 from ppl_bif.kernel import STEP_OVER_CURVATURE, choose_gradient
@@ -102,12 +101,12 @@ class SGLD(Langevin):
         stored, root = state.shared
         estimate = self.gradient(self.model, stored, rows, state.z, data, measure=measure)
         eps = state.step_size
-        flat, unravel = ravel_pytree(state.z)
-        spread = unravel(jax.random.normal(noise, flat.shape, flat.dtype))
-        slope = scaled(root, estimate.gradient)
+        heat, slope = jnp.sqrt(eps * self.temperature), scaled(root, estimate.gradient)
+        keys = jax.random.split(noise, len(state.z))
         # w - eps/2 S S g + S N(0, eps T), with one S outside.
         change = {
-            n: -eps / 2 * g + jnp.sqrt(eps * self.temperature) * spread[n] for n, g in slope.items()
+            name: heat * jax.random.normal(k, w.shape, w.dtype) - eps / 2 * slope[name]
+            for k, (name, w) in zip(keys, state.z.items(), strict=True)
         }
         change = scaled(root, change)
         injected = self.model.num_weights * self.temperature

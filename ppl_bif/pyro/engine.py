@@ -127,9 +127,9 @@ class Engine:
         parts = [self._score((state.z,), (part,)) for part in self.data[name]]
         return parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)
 
-    def weights(self, state: Any, names: Sequence[str]) -> dict[str, np.ndarray]:
-        """Return some of the sampled weights, each ``(chain, ...)``."""
-        return {name: state.z[name].cpu().numpy() for name in names}
+    def without_weights(self, state: Any) -> Any:
+        """Return what ``start`` takes of a state, so that its weights can be let go."""
+        return state._replace(z={}, moving=())
 
 
 def _name_of(device: torch.device) -> str:

@@ -372,7 +372,7 @@ class Partition(NamedTuple):
         if measure and batches > 1:
             other, _ = change((first + 1 + draw(batches - 1)) % batches)
             # Half the squared difference of two batches, drawn without replacement.
-            noise = _squared_distance(found, other) / 2 * (1 - 1 / batches)
+            noise = _squared_distance(found, 1.0, other, 1.0) / 2 * (1 - 1 / batches)
         moved = {n: stored.total[n] + g for n, g in found.items()}
         return Estimate(gradients.with_prior(weights, moved), loss, noise)
 
@@ -424,15 +424,17 @@ def _from_rows(
     half = size // 2
     share = half / size
     (g1, values1), (g2, values2) = part(rows[:, :half]), part(rows[:, half:])
-    first = {name: num_rows / half * g for name, g in g1.items()}
-    second = {name: num_rows / (size - half) * g for name, g in g2.items()}
-    noise = (1 - size / num_rows) * share * (1 - share) * _squared_distance(first, second)
-    total = {name: g + g2[name] for name, g in g1.items()}
+    # Of the means of the halves.
+    apart = _squared_distance(g1, 1 / half, g2, 1 / (size - half))
+    noise = (num_rows - size) * num_rows * share * (1 - share) * apart
+    total = {name: g1.pop(name) + g2.pop(name) for name in list(g1)}
     return Estimate(total, share * _loss(values1) + (1 - share) * _loss(values2), noise)
 
 
-def _squared_distance(a: Weights, b: Weights) -> Tensor:
-    return torch.stack([(a[n] - b[n]).square().flatten(1).sum(1) for n in a]).sum(0)
+def _squared_distance(a: Weights, times_a: float, b: Weights, times_b: float) -> Tensor:
+    """Squared norm of the difference of two scaled vectors, ``(chain,)``."""
+    each = [(times_a * a[n]).sub_(b[n], alpha=times_b).flatten(1).square().sum(1) for n in a]
+    return torch.stack(each).sum(0)
 
 
 def _loss(values: Tensor) -> Tensor:
