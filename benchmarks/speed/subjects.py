@@ -1,7 +1,7 @@
 """What is compared: ``sample`` in both backends, bare loops, devinterp.
 
-Each takes a case and a number of draws, and does all the work of them: SGLD steps on batches of 64,
-and after each the losses of all 1,797 digits.
+Each takes a case and returns a function of a number of draws, which does all the work of them: SGLD
+steps on batches of 64, and after each the losses of all 1,797 digits.
 """
 
 import tempfile
@@ -15,41 +15,39 @@ from benchmarks.speed.cases import BATCH, LOCALIZATION, STEP, Case, jax_network,
 __all__ = ["SUBJECTS"]
 
 
-def pyro(case: Case, draws: int) -> None:
+Run = Callable[[int], Any]
+
+
+def pyro(case: Case) -> Run:
     """``ppl_bif.sample`` of a torch module."""
     from ppl_bif.pyro import SGLD, localize
 
-    _sample(SGLD, localize(torch_network(case.network), **_MODEL), case, draws)
+    return _sampler(SGLD, localize(torch_network(case.network), **_MODEL), case)
 
 
-def numpyro(case: Case, draws: int) -> None:
+def numpyro(case: Case) -> Run:
     """``ppl_bif.sample`` of a JAX function."""
     from ppl_bif.numpyro import SGLD, localize
 
     apply, weights = jax_network(case.network)
-    _sample(SGLD, localize(apply, weights, **_MODEL), case, draws)
+    return _sampler(SGLD, localize(apply, weights, **_MODEL), case)
 
 
 _MODEL = {"likelihood": "categorical", "localization": LOCALIZATION}
 
 
-def _sample(kernel: Any, model: Any, case: Case, draws: int) -> None:
+def _sampler(kernel: Any, model: Any, case: Case) -> Run:
     import ppl_bif as bif
 
     train, query = rows(case.network)
-    bif.sample(
-        kernel(model, batch_size=BATCH, step_size=STEP, steps_per_draw=case.thinning),
-        train=train,
-        query=query,
-        chains=case.chains,
-        draws=draws,
-        warmup=0,
-        progress=False,
-        evaluation_batch_size=2048,
+    settings = {"train": train, "query": query, "chains": case.chains, "warmup": 0}
+    made = kernel(model, batch_size=BATCH, step_size=STEP, steps_per_draw=case.thinning)
+    return lambda draws: bif.sample(
+        made, draws=draws, progress=False, evaluation_batch_size=2048, **settings
     )
 
 
-def bare_torch(case: Case, draws: int) -> list[Any]:
+def bare_torch(case: Case) -> Run:
     """A loop by hand: vmapped gradients and losses, kept in memory."""
     import torch
     from torch.func import functional_call, grad, vmap
@@ -68,9 +66,11 @@ def bare_torch(case: Case, draws: int) -> list[Any]:
 
     slope = vmap(grad(lambda w, x, y: n / BATCH * loss(w, x, y).sum()))
     score = vmap(loss, in_dims=(0, None, None))
-    weights = {k: w.expand(case.chains, *w.shape).clone() for k, w in mode.items()}
-    kept = []
-    with torch.no_grad():
+
+    @torch.no_grad()
+    def run(draws: int) -> list[Any]:
+        weights = {k: w.expand(case.chains, *w.shape).clone() for k, w in mode.items()}
+        kept = []
         for _ in range(draws):
             for _ in range(case.thinning):
                 chosen = torch.randint(n, (case.chains, BATCH))
@@ -79,10 +79,12 @@ def bare_torch(case: Case, draws: int) -> list[Any]:
                     pull = LOCALIZATION * (w - mode[k])
                     weights[k] = w - STEP / 2 * (g + pull) + STEP**0.5 * torch.randn_like(w)
             kept.append(score(weights, x, y))
-    return kept
+        return kept
+
+    return run
 
 
-def bare_jax(case: Case, draws: int) -> Any:
+def bare_jax(case: Case) -> Run:
     """A loop by hand: one jitted program per draw, losses kept in memory."""
     import jax
     import jax.numpy as jnp
@@ -116,15 +118,18 @@ def bare_jax(case: Case, draws: int) -> Any:
         weights = jax.lax.fori_loop(0, case.thinning, move, weights)
         return weights, jax.vmap(losses, in_axes=(0, None, None))(weights, x, y)
 
-    weights = {k: jnp.broadcast_to(w, (case.chains, *w.shape)) for k, w in mode.items()}
-    kept = []
-    for i in range(draws):
-        weights, found = draw(weights, jax.random.fold_in(jax.random.key(0), i))
-        kept.append(np.asarray(found))
-    return kept
+    def run(draws: int) -> list[Any]:
+        weights = {k: jnp.broadcast_to(w, (case.chains, *w.shape)) for k, w in mode.items()}
+        kept = []
+        for i in range(draws):
+            weights, found = draw(weights, jax.random.fold_in(jax.random.key(0), i))
+            kept.append(np.asarray(found))
+        return kept
+
+    return run
 
 
-def devinterp(case: Case, draws: int) -> None:
+def devinterp(case: Case) -> Run:
     """devinterp's ``sample``, which takes token ids: they name rows, and the loss looks them up."""
     import torch
     from devinterp.slt.sampling import sample
@@ -139,29 +144,34 @@ def devinterp(case: Case, draws: int) -> None:
 
     # Observables are whole batches: 5 of the 1,797 rows are left out.
     batches = len(y) // BATCH
-    with tempfile.TemporaryDirectory() as folder:
-        sample(
-            torch_network(case.network),
-            ids[: len(train[1])],
-            {"rows": (ids[: batches * BATCH], batches)} if case.scored else {},
-            lr=STEP,
-            n_beta=float(len(train[1])),
-            localization=LOCALIZATION,
-            num_chains=case.chains,
-            num_draws=draws,
-            num_burnin_steps=0,
-            num_steps_bw_draws=1,
-            batch_size=BATCH,
-            sampling_method="sgmcmc_sgld",
-            num_init_loss_batches=1,
-            init_seed=0,
-            loss_fn=loss,
-            device="cpu",
-            output_path=f"{folder}/run.zarr",
-        )
+    observables = {"rows": (ids[: batches * BATCH], batches)} if case.scored else {}
+
+    def run(draws: int) -> None:
+        with tempfile.TemporaryDirectory() as folder:
+            sample(
+                torch_network(case.network),
+                ids[: len(train[1])],
+                observables,
+                lr=STEP,
+                n_beta=float(len(train[1])),
+                localization=LOCALIZATION,
+                num_chains=case.chains,
+                num_draws=draws,
+                num_burnin_steps=0,
+                num_steps_bw_draws=1,
+                batch_size=BATCH,
+                sampling_method="sgmcmc_sgld",
+                num_init_loss_batches=1,
+                init_seed=0,
+                loss_fn=loss,
+                device="cpu",
+                output_path=f"{folder}/run.zarr",
+            )
+
+    return run
 
 
-SUBJECTS: dict[str, Callable[[Case, int], Any]] = {
+SUBJECTS: dict[str, Callable[[Case], Run]] = {
     "pyro": pyro,
     "numpyro": numpyro,
     "bare_torch": bare_torch,
