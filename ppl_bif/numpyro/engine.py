@@ -29,8 +29,7 @@ class Engine:
     ) -> None:
         self.kernel, self.model, self._held = kernel, kernel.model, kernel.model.held
         self.data = {name: map_arrays(jnp.asarray, batch) for name, batch in data.items()}
-        train = self.data["train"]
-        self.train = Data((), train) if isinstance(train, dict) else Data(train, {})
+        self.train = Data.of(self.data["train"])
         self._rows_at_once = evaluation_batch_size
         example = next(iter(self.model.mode.values()))
         self.device = str(next(iter(example.devices())).device_kind)
@@ -187,8 +186,7 @@ def _draws(
     rows_at_once: int,
 ) -> tuple[Any, Draws]:
     """Make and score draws into arrays with room for ``most`` of them."""
-    batch = data["train"]
-    train = Data((), batch) if isinstance(batch, dict) else Data(batch, {})
+    train = Data.of(data["train"])
 
     def whole(own: Any) -> Any:
         return own._replace(shared=shared, step_size=step_size)

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from ppl_bif.checks import whole
-from ppl_bif.data import map_arrays, num_rows
+from ppl_bif.data import Batch, map_arrays, num_rows
 from ppl_bif.kernel import check_batch_size
 from ppl_bif.numpyro.model import LocalizedModel
 from ppl_bif.numpyro.rows import draw_rows
@@ -37,14 +37,24 @@ class Data(NamedTuple):
     args: tuple[Any, ...]
     kwargs: dict[str, Any]
 
+    @classmethod
+    def of(cls, batch: Batch) -> "Data":
+        """Take a batch of all rows, by position or by name."""
+        return cls((), batch) if isinstance(batch, dict) else cls(batch, {})
+
+    @property
+    def batch(self) -> Any:
+        """All rows as one batch."""
+        return self.kwargs or self.args
+
     @property
     def rows(self) -> int:
         """Number of rows, n."""
-        return num_rows(self.kwargs or self.args)
+        return num_rows(self.batch)
 
     def take(self, rows: Array) -> Any:
         """Return some rows as a batch."""
-        return map_arrays(lambda a: jnp.asarray(a)[rows], self.kwargs or self.args)
+        return map_arrays(lambda a: jnp.asarray(a)[rows], self.batch)
 
 
 class Estimate(NamedTuple):
@@ -135,7 +145,7 @@ class FullBatch(NamedTuple):
         """Compute the gradient."""
         size = min(self.batch_size or 2048, data.rows)
         if size == data.rows:
-            found, values = _slope(model, weights, data.kwargs or data.args)
+            found, values = _slope(model, weights, data.batch)
         else:
             found, values = _accumulate(model, weights, data, size)
         zero = jnp.zeros((), values.dtype)

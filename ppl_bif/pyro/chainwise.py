@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.utils import _pytree as pytree
 
-__all__ = ["Chainwise", "flatten", "leave_out_idle", "over_chains", "unflatten"]
+__all__ = ["Chainwise", "flatten", "over_chains", "unflatten"]
 
 aten = torch.ops.aten
 RESHAPING = (aten.expand.default, aten.view.default, aten._unsafe_view.default)
@@ -57,7 +57,7 @@ class Chainwise:
             return found
 
         traced = make_fx(flat)(*leaves)
-        leave_out_idle(traced.graph)
+        _leave_out_idle(traced.graph)
         traced.recompile()
         return traced, returned
 
@@ -86,7 +86,7 @@ def over_chains(
             raise
 
 
-def leave_out_idle(graph: torch.fx.Graph) -> None:
+def _leave_out_idle(graph: torch.fx.Graph) -> None:
     """Remove operations that give what they were given, which ``vmap`` leaves behind."""
     for node in graph.nodes:
         same = node.target in RESHAPING and _layout(node) == _layout(node.args[0])

@@ -33,8 +33,7 @@ class Engine:
         self.dtype = str(example.dtype).removeprefix("torch.")
         self._score = Chainwise(self.model.log_likelihood)
         placed = {name: map_arrays(self._place, batch) for name, batch in data.items()}
-        train = placed["train"]
-        self.train = Data((), train) if isinstance(train, dict) else Data(train, {})
+        self.train = Data.of(placed["train"])
         self.data = {
             name: list(batches(batch, evaluation_batch_size)) for name, batch in placed.items()
         }

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from ppl_bif.checks import whole
-from ppl_bif.data import map_arrays, num_rows
+from ppl_bif.data import Batch, map_arrays, num_rows
 from ppl_bif.kernel import check_batch_size
 from ppl_bif.pyro.chainwise import Chainwise
 from ppl_bif.pyro.model import LocalizedModel
@@ -40,14 +40,24 @@ class Data(NamedTuple):
     args: tuple[Any, ...]
     kwargs: dict[str, Any]
 
+    @classmethod
+    def of(cls, batch: Batch) -> "Data":
+        """Take a batch of all rows, by position or by name."""
+        return cls((), batch) if isinstance(batch, dict) else cls(batch, {})
+
+    @property
+    def batch(self) -> Any:
+        """All rows as one batch."""
+        return self.kwargs or self.args
+
     @property
     def rows(self) -> int:
         """Number of rows, n."""
-        return num_rows(self.kwargs or self.args)
+        return num_rows(self.batch)
 
     def take(self, rows: Tensor) -> Any:
         """Return some rows as a batch."""
-        return map_arrays(lambda a: a[rows], self.kwargs or self.args)
+        return map_arrays(lambda a: a[rows], self.batch)
 
 
 class Estimate(NamedTuple):
@@ -386,7 +396,7 @@ def _slope(
 ) -> Found:
     """Do as :class:`Gradients` for one chain, whose rows are its own, common to all, or none."""
     rows, counted = (*own, *common, None, None)[:2]
-    batch = data.kwargs or data.args if rows is None else data.take(rows)
+    batch = data.batch if rows is None else data.take(rows)
 
     def energy(values: Weights) -> tuple[Tensor, Tensor]:
         found = model.log_likelihood(values, batch)
