@@ -12,7 +12,7 @@ __all__ = ["Health", "health", "reasons_to_refuse"]
 
 # Beyond these a chain has not sampled its posterior, whatever its scores look like. There is no
 # lower limit to the energy: a posterior may have its mode, and its mass, below w*.
-HOTTEST, RHAT = 2.0, 1.5
+HOTTEST, RHAT, DIVERGED = 2.0, 1.5, 0.5
 
 
 class Health(NamedTuple):
@@ -28,21 +28,25 @@ class Health(NamedTuple):
         Mean rise of the potential over d/2, its value for a Gaussian posterior.
     wandering
         Split R-hat of the log posterior, or of the distance, whichever is larger.
+    diverged
+        Share of all chains that diverged, and are left out of the rest.
     """
 
     loss_rise: float
     distance: float
     energy_ratio: float
     wandering: float
+    diverged: float
 
 
 def health(idata: Any) -> Health:
     """Measure a run; any InferenceData may be asked, most say little."""
-    used, _ = usable_chains(idata)
+    used, excluded = usable_chains(idata)
+    diverged = len(excluded) / (len(used) + len(excluded))
     stats, constant = group(idata, "sample_stats"), group(idata, "constant_data")
     settings = root_attrs(idata)
     if stats is None or constant is None or "train_loss" not in stats:
-        return Health(math.nan, math.nan, math.nan, math.nan)
+        return Health(math.nan, math.nan, math.nan, math.nan, diverged)
     kept = stats.isel(chain=used)
     at_mode = constant["train_loss_at_mode"]
     rows = at_mode.sizes["train"]
@@ -55,6 +59,7 @@ def health(idata: Any) -> Health:
         float(kept["distance"].mean()),
         energy / injected if injected else math.nan,
         float(np.fmax(_rhat(kept, "lp"), _rhat(kept, "distance"))),
+        diverged,
     )
 
 
@@ -78,6 +83,11 @@ def reasons_to_refuse(found: Health) -> list[str]:
         reasons.append(
             f"its chains still wander (R-hat of their log posterior or distance is "
             f"{found.wandering:.3g}, wanted below {RHAT:g}): every pair of losses looks related"
+        )
+    if found.diverged > DIVERGED:
+        reasons.append(
+            f"{found.diverged:.0%} of its chains diverged (wanted at most {DIVERGED:.0%}): those "
+            "left are what survived, not a sample"
         )
     if found.distance == 0:
         reasons.append("its chains never left the trained weights: every step was rejected")
