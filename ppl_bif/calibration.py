@@ -14,8 +14,8 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 
-from ppl_bif.covariance import Estimate
 from ppl_bif.shrinkage import Shrunk
+from ppl_bif.tiles import Estimate
 
 __all__ = ["widening"]
 

@@ -12,7 +12,8 @@ import numpy as np
 from scipy.stats import rankdata
 from scipy.stats import t as student
 
-from ppl_bif.covariance import block_covariance, choose_blocks, edges, product_time
+from ppl_bif.blocks import MAX_BLOCKS, choose_blocks, edges, product_time
+from ppl_bif.covariance import block_covariance, covariance
 
 __all__ = [
     "Stability",
@@ -33,7 +34,7 @@ GROWTH, TYPICAL_GROWTH, DRAWS_OF_QUARTERS = (0.4, 1.0), 0.6, 40
 
 def scores_of(train: np.ndarray, query: np.ndarray) -> np.ndarray:
     """Covariances ``(query, train)`` without errors."""
-    return block_covariance(train, query, blocks=2).value
+    return covariance(train, query)
 
 
 def agreement(a: np.ndarray, b: np.ndarray) -> np.ndarray:
@@ -157,7 +158,7 @@ def draws_for_resolved(
 
 
 def _threshold(rows: int, k: int) -> float:
-    return float(student.isf(FDR * k / rows / 2, 127))
+    return float(student.isf(FDR * k / rows / 2, MAX_BLOCKS - 1))
 
 
 def _in_errors(train: np.ndarray, query: np.ndarray) -> np.ndarray:

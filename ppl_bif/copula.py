@@ -14,17 +14,10 @@ import numpy as np
 from scipy.special import ndtr, ndtri
 from scipy.stats import rankdata
 
-from ppl_bif.covariance import (
-    Estimate,
-    block_covariance,
-    block_means,
-    centred,
-    each_block,
-    inflation,
-    mean_square,
-    mean_variance,
-)
+from ppl_bif.blocks import block_means, centred, inflation, mean_square, mean_variance, spans
+from ppl_bif.correlation import block_correlation
 from ppl_bif.shrinkage import Shrunk, shrink
+from ppl_bif.tiles import Estimate, tiles
 
 __all__ = ["copula_covariance", "normal_scores"]
 
@@ -66,7 +59,10 @@ def normal_scores(series: np.ndarray) -> np.ndarray:
     >>> normal_scores(np.array([[[3.0], [1.0], [900.0]]])).round(2).ravel().tolist()
     [0.0, -1.22, 1.22]
     """
-    scores = ndtri((rankdata(series, axis=1) - 0.5) / series.shape[1])
+    draws = series.shape[1]
+    # Ties share a rank, which is then half a whole number.
+    quantile = ndtri((np.arange(1, 2 * draws + 1) - 1) / 2 / draws)
+    scores = quantile[(2 * rankdata(series, axis=1)).astype(int) - 1]
     sd = np.sqrt((scores**2).mean(axis=1, keepdims=True))
     return (scores / np.where(sd > 0, sd, 1.0)).astype(series.dtype)
 
@@ -106,6 +102,7 @@ def copula_covariance(
     >>> rng = np.random.default_rng(0)
     >>> a = rng.normal(size=(4, 500, 1))
     >>> x, y = np.exp(a / 2), np.exp(a / 2 + 0.1 * rng.normal(size=a.shape))
+    >>> from ppl_bif.covariance import block_covariance
     >>> raw = block_covariance(x, y, blocks=20)
     >>> found = copula_covariance(x, y, raw, blocks=20, time=1.0)
     >>> exact = np.exp(0.255) * np.expm1(0.25)
@@ -113,7 +110,7 @@ def copula_covariance(
     True
     """
     t, q = (_margins(series, blocks, time) for series in (train, query))
-    joint = block_covariance(t.scores, q.scores, blocks=blocks, time=time, correlation=True)
+    joint = block_correlation(t.scores, q.scores, blocks=blocks, time=time)
     correlation, spread, false_sign = shrink(*joint)
     explained, slope = _mehler(t, q, correlation)
     # Margins of a pair have seen the same draws: their errors go together.
@@ -171,16 +168,39 @@ def _remainder_error(
     t: Margins, q: Margins, slope: np.ndarray, r: np.ndarray, blocks: int
 ) -> np.ndarray:
     """Standard error of sample covariance less copula, to first order in r, by blocks."""
+    error = np.empty_like(slope)
     chains, draws = t.centred.shape[:2]
-    total, square = np.zeros_like(r), np.zeros_like(r)
-    for block, share in each_block(chains, draws, blocks):
-        a, b = t.scores[block], q.scores[block]
-        around = r * np.add.outer(mean_square(b), mean_square(a)) / 2
-        left = (q.centred[block].T @ t.centred[block]).astype(float) / len(a)
-        left -= slope * ((b.T @ a).astype(float) / len(a) - around)
+    where = spans(chains, draws, blocks)
+    x, z, y, w = (s.reshape(-1, s.shape[2]) for s in (t.centred, t.scores, q.centred, q.scores))
+    for tile in tiles(*slope.shape):
+        of_q, of_t = tile
+        error[tile] = _tile_error(
+            (x[:, of_t], z[:, of_t]), (y[:, of_q], w[:, of_q]), slope[tile], r[tile], where
+        )
+    return error
+
+
+def _tile_error(
+    train: tuple[np.ndarray, np.ndarray],
+    query: tuple[np.ndarray, np.ndarray],
+    slope: np.ndarray,
+    r: np.ndarray,
+    where: list[tuple[int, int]],
+) -> np.ndarray:
+    (x, z), (y, w) = train, query
+    slope = slope.astype(x.dtype)
+    around = (slope * r / 2).astype(x.dtype)
+    total, square = np.zeros(r.shape), np.zeros(r.shape)
+    for start, stop in where:
+        a, b, share = z[start:stop], w[start:stop], (stop - start) / len(z)
+        left = y[start:stop].T @ x[start:stop]
+        left -= slope * (b.T @ a)
+        left /= np.array(stop - start, left.dtype)
+        left += around * np.add.outer(mean_square(b), mean_square(a)).astype(left.dtype)
         total += share * left
-        square += share * left**2
-    return np.sqrt(np.maximum(square - total**2, 0) / (chains * blocks - 1))
+        left *= left
+        square += share * left
+    return np.sqrt(np.maximum(square - total**2, 0) / (len(where) - 1))
 
 
 def _false_sign(

@@ -12,6 +12,7 @@ import xarray as xr
 from rich.console import Console
 from rich.table import Table
 
+from ppl_bif.blocks import choose_blocks, product_time
 from ppl_bif.convergence import (
     agreement,
     draws_for_resolved,
@@ -20,7 +21,7 @@ from ppl_bif.convergence import (
     stability,
     top_resolved,
 )
-from ppl_bif.covariance import block_covariance, choose_blocks, product_time
+from ppl_bif.covariance import block_covariance
 from ppl_bif.errors import BIFError
 from ppl_bif.health import health
 from ppl_bif.schema import arviz, group, refuse_unmarked, root_attrs, usable_chains

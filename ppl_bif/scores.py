@@ -7,12 +7,15 @@ import dask.array as da
 import numpy as np
 import xarray as xr
 
+from ppl_bif.blocks import choose_blocks, product_time
 from ppl_bif.calibration import widening
 from ppl_bif.copula import copula_covariance, normal_scores
-from ppl_bif.covariance import Estimate, block_covariance, choose_blocks, product_time
+from ppl_bif.correlation import block_correlation
+from ppl_bif.covariance import block_covariance
 from ppl_bif.errors import BIFError
 from ppl_bif.schema import group, refuse_unmarked, root_attrs, usable_chains
 from ppl_bif.shrinkage import Shrunk
+from ppl_bif.tiles import Estimate
 
 __all__ = ["influence"]
 
@@ -56,8 +59,8 @@ class _Estimator(NamedTuple):
 
     def __call__(self, train: np.ndarray, query: np.ndarray) -> np.ndarray:
         """Compute the variables of a block of pairs, ``(name, query, train)``."""
-        correlation = self.kind == "correlation"
-        raw = block_covariance(train, query, correlation=correlation, **self.plain._asdict())
+        estimate = block_correlation if self.kind == "correlation" else block_covariance
+        raw = estimate(train, query, **self.plain._asdict())
         if self.copula is None:
             return self.scale * np.stack(raw)
         mean, sd, false_sign = copula_covariance(train, query, raw, **self.copula._asdict())

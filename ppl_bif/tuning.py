@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ppl_bif.covariance import product_time
+from ppl_bif.blocks import product_time
 from ppl_bif.errors import DivergenceError
 from ppl_bif.kernel import Engine
 

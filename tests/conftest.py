@@ -1,5 +1,7 @@
 """Fixtures that several files of tests share."""
 
+import sys
+
 import pytest
 from hypothesis import settings
 
@@ -14,3 +16,11 @@ settings.load_profile("suite")
 def backend(request):
     """Each backend in turn; one that is not installed is skipped."""
     return get_backend(request.param)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _programs():
+    """Let go of what JAX compiled: each program holds memory maps, of which Linux gives 65,530."""
+    yield
+    if "jax" in sys.modules:
+        sys.modules["jax"].clear_caches()

@@ -5,8 +5,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ppl_bif.blocks import choose_blocks, product_time
 from ppl_bif.copula import copula_covariance, normal_scores
-from ppl_bif.covariance import block_covariance, choose_blocks, product_time
+from ppl_bif.covariance import block_covariance
 from tests.series import factors
 
 REPLICATES, DRAWS, CHAINS, SCALE = 12, 500, 4, 0.4

@@ -6,7 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from ppl_bif.covariance import block_covariance, choose_blocks, product_time
+from ppl_bif.blocks import choose_blocks, product_time
+from ppl_bif.covariance import block_covariance
 from ppl_bif.shrinkage import shrink
 from tests.series import factors
 

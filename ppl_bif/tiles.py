@@ -1,0 +1,90 @@
+"""Pairs of series, worked off in tiles that stay in a processor's cache.
+
+NumPy only. The products of one block of draws are few operations on much memory: formed for all
+pairs at once they would wait for it, many times over.
+"""
+
+from collections.abc import Callable, Iterator
+from typing import NamedTuple, TypeVar
+
+import numpy as np
+
+__all__ = ["Estimate", "moments", "over_tiles", "tiles"]
+
+# Queries and training rows of a tile: three of them, in single precision, are half a megabyte.
+TILE = (125, 512)
+
+Side = TypeVar("Side")
+
+
+class Estimate(NamedTuple):
+    """Scores of a block of pairs, ``(query, train)``: values and Monte Carlo standard errors."""
+
+    value: np.ndarray
+    mcse: np.ndarray
+
+
+def over_tiles(
+    look: Callable[[np.ndarray], Side],
+    compare: Callable[[Side, Side], Estimate],
+    train: np.ndarray,
+    query: np.ndarray,
+) -> Estimate:
+    """Look at series of each side once, and compare them tile by tile.
+
+    Parameters
+    ----------
+    look
+        Takes some series ``(chain, draw, row)``.
+    compare
+        Takes what was seen of some training rows and of some queries.
+    train, query
+        ``(chain, draw, train)`` and ``(chain, draw, query)``; what is found has their precision.
+    """
+    shape, dtype = (query.shape[2], train.shape[2]), np.result_type(train, query)
+    found = Estimate(*(np.empty(shape, dtype) for _ in Estimate._fields))
+    queries = [(q, look(query[:, :, q])) for q in _cut(query.shape[2], TILE[0])]
+    for t in _cut(train.shape[2], TILE[1]):
+        rows = look(train[:, :, t])
+        for q, explained in queries:
+            found.value[q, t], found.mcse[q, t] = compare(rows, explained)
+    return found
+
+
+def tiles(query: int, train: int) -> Iterator[tuple[slice, slice]]:
+    """Cut pairs ``(query, train)`` into tiles."""
+    for t in _cut(train, TILE[1]):
+        for q in _cut(query, TILE[0]):
+            yield q, t
+
+
+def moments(
+    train: np.ndarray, query: np.ndarray, spans: list[tuple[int, int]]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Mean products of a tile of series, and mean squares of their means over blocks.
+
+    Parameters
+    ----------
+    train, query
+        ``(draw, train)`` and ``(draw, query)``.
+    spans
+        Where blocks begin and end.
+    """
+    shape = (query.shape[1], train.shape[1])
+    product, square = np.zeros(shape), np.zeros(shape)
+    one, total, squares = (np.empty(shape, train.dtype) for _ in range(3))
+    # Blocks of one length are summed without weights.
+    for size in sorted({stop - start for start, stop in spans}):
+        total[:], squares[:] = 0, 0
+        for start, stop in (span for span in spans if span[1] - span[0] == size):
+            np.matmul(query[start:stop].T, train[start:stop], out=one)
+            np.add(total, one, out=total)
+            np.multiply(one, one, out=one)
+            np.add(squares, one, out=squares)
+        product += total
+        square += squares / np.array(size, train.dtype)
+    return product / len(train), square / len(train)
+
+
+def _cut(rows: int, size: int) -> list[slice]:
+    return [slice(start, min(start + size, rows)) for start in range(0, rows, size)]
