@@ -13,6 +13,7 @@ __all__ = [
     "JITTER",
     "MANY_ROWS",
     "MEASURE_EVERY",
+    "ROWS_AT_ONCE",
     "STEP_OVER_CURVATURE",
     "STEP_TIMES_FREQUENCY",
     "Draws",
@@ -40,6 +41,8 @@ FRICTION_OVER_SLOWEST = 0.8
 MANY_ROWS = 4
 # Draws between two at whose last step the noise of minibatches is measured.
 MEASURE_EVERY = 8
+# Rows scored at once, where nothing else is said.
+ROWS_AT_ONCE = 1024
 
 
 class Model(Protocol):
@@ -190,7 +193,7 @@ class Kernel(Protocol):
         """Return how many of so many training rows one step takes gradients of."""
         ...
 
-    def bind(self, data: Mapping[str, Batch], *, evaluation_batch_size: int) -> Engine:
+    def bind(self, data: Mapping[str, Batch], *, evaluation_batch_size: int | None) -> Engine:
         """Place the data and make ready to be driven."""
         ...
 

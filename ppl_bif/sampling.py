@@ -58,7 +58,7 @@ def sample(
     store: str | Path | None = None,
     save_weights: bool | Sites = False,
     constant_data: Mapping[str, Any] | None = None,
-    evaluation_batch_size: int = 1024,
+    evaluation_batch_size: int | None = None,
     chain_method: str = "auto",
     progress: bool | None = None,
 ) -> Any:
@@ -102,7 +102,7 @@ def sample(
     constant_data
         More variables to keep, as xarray takes them: ``{"train_image": (("train", "y", "x"), a)}``.
     evaluation_batch_size
-        Rows scored at once.
+        Rows scored at once; 1,024 unless given, and 256 images on a CPU in PyTorch.
     chain_method
         ``"vectorized"`` moves all chains at once, ``"sequential"`` one after another, ``"auto"``
         the first unless the weights of all chains are many.
@@ -150,7 +150,8 @@ def sample(
         "warmup": None if warmup is None else whole("warmup", warmup, least=0),
         "seed": whole("seed", seed, least=0),
     }
-    whole("evaluation_batch_size", evaluation_batch_size)
+    if evaluation_batch_size is not None:
+        whole("evaluation_batch_size", evaluation_batch_size)
     data = {"train": as_batch(train, "train"), "query": as_batch(query, "query")}
     ids = {
         "train": as_ids(train_ids, num_rows(data["train"]), "train"),
@@ -224,7 +225,7 @@ def _chain_groups(kernel: Kernel, chains: int, chain_method: str) -> list[list[i
 
 
 def _bind(
-    kernel: Kernel, data: Mapping[str, Batch], evaluation_batch_size: int
+    kernel: Kernel, data: Mapping[str, Batch], evaluation_batch_size: int | None
 ) -> tuple[Kernel, Engine, list[Choice]]:
     """Place the data; a localization that is ``"auto"`` is known from here on."""
     engine = kernel.bind(data, evaluation_batch_size=evaluation_batch_size)

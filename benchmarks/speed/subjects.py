@@ -42,9 +42,7 @@ def _sampler(kernel: Any, model: Any, case: Case) -> Run:
     train, query = rows(case.network)
     settings = {"train": train, "query": query, "chains": case.chains, "warmup": 0}
     made = kernel(model, batch_size=BATCH, step_size=STEP, steps_per_draw=case.thinning)
-    return lambda draws: bif.sample(
-        made, draws=draws, progress=False, evaluation_batch_size=2048, **settings
-    )
+    return lambda draws: bif.sample(made, draws=draws, progress=False, **settings)
 
 
 def bare_torch(case: Case) -> Run:

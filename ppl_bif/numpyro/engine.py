@@ -10,7 +10,7 @@ import numpy as np
 from jax import Array
 
 from ppl_bif.data import Batch, map_arrays, num_rows
-from ppl_bif.kernel import Draws
+from ppl_bif.kernel import ROWS_AT_ONCE, Draws
 from ppl_bif.numpyro.curvature import likelihood_curvature
 from ppl_bif.numpyro.gradients import Data
 
@@ -25,12 +25,12 @@ class Engine:
     library = "numpyro"
 
     def __init__(
-        self, kernel: Any, data: Mapping[str, Batch], *, evaluation_batch_size: int
+        self, kernel: Any, data: Mapping[str, Batch], *, evaluation_batch_size: int | None
     ) -> None:
         self.kernel, self.model, self._held = kernel, kernel.model, kernel.model.held
         self.data = {name: map_arrays(jnp.asarray, batch) for name, batch in data.items()}
         self.train = Data.of(self.data["train"])
-        self._rows_at_once = evaluation_batch_size
+        self._rows_at_once = evaluation_batch_size or ROWS_AT_ONCE
         example = next(iter(self.model.mode.values()))
         self.device = str(next(iter(example.devices())).device_kind)
         self.dtype = str(example.dtype)

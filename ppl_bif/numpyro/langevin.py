@@ -299,7 +299,7 @@ class Langevin(MCMCKernel):
 
         return top_curvature(through, flat.size, flat.dtype)
 
-    def bind(self, data: Mapping[str, Batch], *, evaluation_batch_size: int) -> Engine:
+    def bind(self, data: Mapping[str, Batch], *, evaluation_batch_size: int | None) -> Engine:
         """Make ready to be driven by :func:`ppl_bif.sample` over ``train`` and ``query``."""
         return Engine(self, data, evaluation_batch_size=evaluation_batch_size)
 

@@ -1,6 +1,7 @@
 """Functions of one chain's weights, mapped over a leading chain axis and traced for speed."""
 
 from collections.abc import Callable, Mapping
+from operator import itemgetter
 from typing import Any
 
 import pyro
@@ -19,32 +20,44 @@ class Chainwise:
     """A function of one chain, made one of all chains.
 
     One chain alone is called as it is, so that networks which ``vmap`` cannot map, and networks
-    that fill the device, still run. Several are mapped by ``vmap`` and traced once for each set
-    of shapes into a graph of tensor operations: Pyro's handlers, which are most of the time of a
-    small network, then run only while tracing. ``vmap`` refuses what tracing would get wrong,
-    branches on the values of weights.
+    that fill the device, still run; so are all in turn, if they go one by one. Otherwise several
+    are mapped by ``vmap`` and traced once for each set of shapes into a graph of tensor operations:
+    Pyro's handlers, which are most of the time of a small network, then run only while tracing.
+    ``vmap`` refuses what tracing would get wrong, branches on the values of weights.
 
     Parameters
     ----------
     function
         ``(*mapped, *shared)``; gives tensors.
+    one_by_one
+        Call it for each chain in turn.
     """
 
-    def __init__(self, function: Callable[..., Any]) -> None:
-        self.function = function
+    def __init__(self, function: Callable[..., Any], *, one_by_one: bool = False) -> None:
+        self.function, self.one_by_one = function, one_by_one
         self._graphs: dict[Any, tuple[Callable[..., Any], Any]] = {}
 
     def __call__(self, mapped: tuple[Any, ...], shared: tuple[Any, ...] = ()) -> Any:
         """Call the function on trees of tensors ``(chain, ...)`` and trees that chains share."""
         leaves, structure = pytree.tree_flatten((mapped, shared))
-        if len(leaves[0]) == 1:
+        chains = len(leaves[0])
+        if chains == 1:
             return over_chains(self.function, mapped, shared)
+        if self.one_by_one:
+            return self._in_turn(chains, mapped, shared)
         # A trace holds views that fit the strides it saw.
         key = (structure, *((leaf.shape, leaf.stride(), leaf.dtype) for leaf in leaves))
         if key not in self._graphs:
             self._graphs[key] = self._traced(leaves, structure)
         graph, returned = self._graphs[key]
         return pytree.tree_unflatten(graph(*leaves), returned)
+
+    def _in_turn(self, chains: int, mapped: tuple[Any, ...], shared: tuple[Any, ...]) -> Any:
+        with pyro.validation_enabled(False):
+            found = [
+                self.function(*_each(itemgetter(chain), mapped), *shared) for chain in range(chains)
+            ]
+        return pytree.tree_map(lambda *each: torch.stack(each), *found)
 
     def _traced(self, leaves: list[Any], structure: Any) -> tuple[Callable[..., Any], Any]:
         """Trace into a graph of leaves to leaves, and what the returned ones are put into."""
@@ -63,7 +76,7 @@ class Chainwise:
 
     def __getstate__(self) -> dict[str, Any]:
         # Graphs are made again where the kernel is sent to another process.
-        return {"function": self.function, "_graphs": {}}
+        return {**self.__dict__, "_graphs": {}}
 
 
 def over_chains(

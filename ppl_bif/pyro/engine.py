@@ -10,12 +10,15 @@ from torch import Tensor
 from torch.utils import _pytree as pytree
 
 from ppl_bif.data import Batch, batches, map_arrays
-from ppl_bif.kernel import Draws
+from ppl_bif.kernel import ROWS_AT_ONCE, Draws
 from ppl_bif.pyro.chainwise import Chainwise
 from ppl_bif.pyro.curvature import likelihood_curvature
 from ppl_bif.pyro.gradients import Data
 
 __all__ = ["Engine"]
+
+# Images scored at once on a CPU, so that what lies between two layers stays in its cache.
+CONVOLVED_AT_ONCE = 256
 
 
 class Engine:
@@ -24,22 +27,27 @@ class Engine:
     library = "pyro"
 
     def __init__(
-        self, kernel: Any, data: Mapping[str, Batch], *, evaluation_batch_size: int
+        self, kernel: Any, data: Mapping[str, Batch], *, evaluation_batch_size: int | None
     ) -> None:
         self.kernel, self.model = kernel, kernel.model
         example = next(iter(self.model.mode.values()))
         self._device = example.device
         self.device = _name_of(example.device)
         self.dtype = str(example.dtype).removeprefix("torch.")
-        self._score = Chainwise(self.model.log_likelihood)
+        self._convolves = self.model.convolves_on_cpu
+        self._score = Chainwise(self.model.log_likelihood, one_by_one=self._convolves)
         placed = {name: map_arrays(self._place, batch) for name, batch in data.items()}
         self.train = Data.of(placed["train"])
-        self.data = {
-            name: list(batches(batch, evaluation_batch_size)) for name, batch in placed.items()
-        }
+        usual = CONVOLVED_AT_ONCE if self._convolves else ROWS_AT_ONCE
+        size = evaluation_batch_size or usual
+        self.data = {name: list(batches(batch, size)) for name, batch in placed.items()}
 
     def _place(self, array: np.ndarray) -> Tensor:
-        return torch.tensor(array, device=self._device)
+        placed = torch.tensor(array, device=self._device)
+        if self._convolves and placed.ndim == 4:
+            # Not `contiguous`, which leaves the strides of one channel as they are.
+            return placed.to(memory_format=torch.channels_last)
+        return placed
 
     def start(self, chains: Sequence[int], seed: int, like: Any = None) -> Any:
         """Return the state of some chains at the trained weights, with a generator of their own."""

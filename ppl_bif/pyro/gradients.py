@@ -88,7 +88,7 @@ class Gradients:
 
     def __init__(self, model: LocalizedModel) -> None:
         self.model = model
-        self._slope = Chainwise(partial(_slope, model))
+        self._slope = Chainwise(partial(_slope, model), one_by_one=model.convolves_on_cpu)
 
     def __call__(
         self,

@@ -71,6 +71,11 @@ class LocalizedModel:
             "inverse_temperature": self.inverse_temperature,
         }
 
+    @property
+    def convolves_on_cpu(self) -> bool:
+        """Whether the network is quickest with chains one by one and channels last."""
+        return self.network.convolves and next(iter(self.mode.values())).device.type == "cpu"
+
     def fingerprint(self) -> str:
         """Digest of all weights, sampled or not, and settings."""
         held = {**self.network.buffers, **self.network.weights}

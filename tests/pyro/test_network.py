@@ -128,3 +128,25 @@ def test_likelihoods_of_ones_own(data, likelihood):
     means = weights @ x.T + run["posterior"]["0.bias"].values
     expected = -(((y - means) / 0.5) ** 2) / 2 - np.log(0.5 * np.sqrt(2 * np.pi))
     np.testing.assert_allclose(run["log_likelihood"]["train_obs"], expected, rtol=1e-3, atol=1e-4)
+
+
+def convolving():
+    torch.manual_seed(0)
+    return nn.Sequential(
+        *(nn.Conv2d(1, 4, 3), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten(), nn.Linear(16, 3))
+    )
+
+
+def test_convolutions_go_chain_by_chain_and_give_what_vmap_gives(data):
+    _, y = data
+    x = np.random.default_rng(1).normal(size=(24, 1, 6, 6)).astype(np.float32)
+    settings = {"step_size": 1e-3, "steps_per_draw": 2, "temperature": 0.0, "batch_size": 24}
+    values = []
+    for turns in (True, False):
+        model = localize(convolving(), likelihood="categorical")
+        assert model.convolves_on_cpu
+        model.network = model.network._replace(convolves=turns)
+        kernel = SGLD(model, **settings)
+        run = bif.sample(kernel, train=(x, y), query=(x, y), draws=4, warmup=20)
+        values.append(run["log_likelihood"]["train_obs"].values)
+    np.testing.assert_allclose(*values, atol=1e-5)
