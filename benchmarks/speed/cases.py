@@ -23,9 +23,7 @@ class Case(NamedTuple):
     chains
         Moved side by side.
     draws
-        A short and a long run of the quick subjects, whose difference is free of set-up.
-    peer_draws
-        The same for devinterp.
+        A short and a long run, whose difference is free of set-up.
     thinning
         Steps between two draws; where more than 1, every subject but devinterp scores no more
         often than that, and devinterp not at all.
@@ -34,7 +32,6 @@ class Case(NamedTuple):
     network: str
     chains: int
     draws: tuple[int, int]
-    peer_draws: tuple[int, int]
     thinning: int = 1
 
     @property
@@ -44,10 +41,10 @@ class Case(NamedTuple):
 
 
 CASES = {
-    "mlp4": Case("mlp", 4, (300, 1500), (50, 250)),
-    "mlp16": Case("mlp", 16, (100, 500), (20, 80)),
-    "cnn4": Case("cnn", 4, (10, 40), (5, 25)),
-    "steps16": Case("mlp", 16, (2, 12), (50, 250), thinning=100),
+    "mlp4": Case("mlp", 4, (200, 1000)),
+    "mlp16": Case("mlp", 16, (50, 250)),
+    "cnn4": Case("cnn", 4, (10, 50)),
+    "steps16": Case("mlp", 16, (2, 10), thinning=100),
 }
 
 

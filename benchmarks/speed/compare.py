@@ -66,9 +66,9 @@ def summary(
 ) -> dict[str, Any]:
     """Put down rates of a subject, and their ratios to the peer's of the same turn."""
     line: dict[str, Any] = {"case": case, "subject": name, "threads": threads, "turns": len(turns)}
-    for kind in ("rate", "whole"):
+    for kind in ("rate", "call", "setup"):
         line[kind] = spread([turn[name][kind] for turn in turns])
-        if PEER in turns[0]:
+        if PEER in turns[0] and kind != "setup":
             ratios = [turn[name][kind] / turn[PEER][kind] for turn in turns]
             line[f"{kind}_over_{PEER}"] = spread(ratios)
     machine = {"processor": platform.processor() or platform.machine(), "cores": os.cpu_count()}

@@ -1,6 +1,7 @@
 """Time one subject in a process of its own: ``python -m benchmarks.speed.measure CASE SUBJECT``.
 
-Prints a line of JSON: chain-steps a CPU-second without set-up, and of the whole call.
+Prints a line of JSON: chain-steps a CPU-second, of draws alone and of a whole call that is not the
+first; and CPU-seconds that only the first call takes.
 """
 
 import argparse
@@ -15,24 +16,24 @@ from benchmarks.speed.subjects import SUBJECTS
 
 
 def main() -> None:
-    """Time a first long run, then a short and a long one."""
+    """Time a short run, then a short and a long one."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("case", choices=CASES)
     parser.add_argument("subject", choices=SUBJECTS)
     options = parser.parse_args()
     warnings.simplefilter("ignore")
     case, subject = CASES[options.case], SUBJECTS[options.subject]
-    peer = options.subject == "devinterp"
-    few, many = case.peer_draws if peer else case.draws
-    # The first run holds all set-up, compiling among it.
+    # devinterp draws at every step.
+    each = case.thinning if options.subject == "devinterp" else 1
+    few, many = (each * draws for draws in case.draws)
     began = time.process_time()
     run = subject(case)
-    run(many)
+    run(few)
     first = time.process_time() - began
-    seconds = [timed(run, few), timed(run, many)]
-    steps = case.chains * (1 if peer else case.thinning)
-    rate = steps * (many - few) / (seconds[1] - seconds[0])
-    print(json.dumps({"rate": rate, "whole": steps * many / first}))
+    short, long = timed(run, few), timed(run, many)
+    steps = case.chains * case.thinning * case.draws[1]
+    rate = steps * (many - few) / many / (long - short)
+    print(json.dumps({"rate": rate, "call": steps / long, "setup": first - short}))
 
 
 def timed(run: Callable[[int], Any], draws: int) -> float:
