@@ -9,6 +9,7 @@ from ppl_bif.checks import positive, whole
 from ppl_bif.data import Batch
 
 __all__ = [
+    "COORDINATES",
     "FRICTION_OVER_SLOWEST",
     "JITTER",
     "MANY_ROWS",
@@ -41,6 +42,8 @@ FRICTION_OVER_SLOWEST = 0.8
 MANY_ROWS = 4
 # Draws between two at whose last step the noise of minibatches is measured.
 MEASURE_EVERY = 8
+# Of each site, so many coordinates of a gradient tell its noise.
+COORDINATES = 8192
 # Rows scored at once, where nothing else is said.
 ROWS_AT_ONCE = 1024
 

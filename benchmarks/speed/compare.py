@@ -1,8 +1,8 @@
 """Compare subjects on a case: ``python -m benchmarks.speed.compare CASE --peers PYTHON``.
 
 Subjects take turns, each in a fresh process, so that what else the machine does falls on all.
-Adds a line for each to ``results/cpu.jsonl``: medians and ranges over the turns, and ratios to the
-peer within a turn.
+Adds a line for each to ``results/cpu.jsonl``: medians and ranges over the turns, ratios to
+devinterp and to the bare loops among them.
 """
 
 import argparse
@@ -21,7 +21,7 @@ from benchmarks.speed.subjects import SUBJECTS
 
 RESULTS = Path(__file__).parent / "results" / "cpu.jsonl"
 PACKAGES = ("torch", "jax", "numpyro", "pyro-ppl", "numpy")
-PEER = "devinterp"
+PEER, AGAINST = "devinterp", ("devinterp", "bare_torch", "bare_jax")
 
 
 def main() -> None:
@@ -29,10 +29,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("case", choices=CASES)
     parser.add_argument("--peers", help="an interpreter that has devinterp; left out without")
+    parser.add_argument("--subjects", nargs="+", choices=SUBJECTS, default=list(SUBJECTS))
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--turns", type=int, default=5)
     options = parser.parse_args()
-    names = [name for name in SUBJECTS if name != PEER or options.peers]
+    names = [name for name in options.subjects if name != PEER or options.peers]
     turns = [
         {name: measured(name, options.case, options.threads, options.peers) for name in names}
         for _ in range(options.turns)
@@ -68,11 +69,21 @@ def summary(
     line: dict[str, Any] = {"case": case, "subject": name, "threads": threads, "turns": len(turns)}
     for kind in ("rate", "call", "setup"):
         line[kind] = spread([turn[name][kind] for turn in turns])
-        if PEER in turns[0] and kind != "setup":
-            ratios = [turn[name][kind] / turn[PEER][kind] for turn in turns]
-            line[f"{kind}_over_{PEER}"] = spread(ratios)
-    machine = {"processor": platform.processor() or platform.machine(), "cores": os.cpu_count()}
-    return {**line, **machine, "versions": {package: version(package) for package in PACKAGES}}
+        for other in () if kind == "setup" else AGAINST:
+            if other in turns[0] and other != name:
+                ratios = [turn[name][kind] / turn[other][kind] for turn in turns]
+                line[f"{kind}_over_{other}"] = spread(ratios)
+    return {**line, **about()}
+
+
+def about() -> dict[str, Any]:
+    """Name the machine and the versions."""
+    names = [
+        line for line in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in line
+    ]
+    processor = names[0].split(": ")[1] if names else platform.machine()
+    versions = {package: version(package) for package in PACKAGES}
+    return {"processor": processor, "cores": os.cpu_count(), "versions": versions}
 
 
 def spread(values: list[float]) -> list[float]:

@@ -15,6 +15,8 @@ from benchmarks.speed.cases import BATCH, LOCALIZATION, STEP, Case, jax_network,
 __all__ = ["SUBJECTS"]
 
 
+# Images a loop by hand scores at once: what was quickest.
+IMAGES_AT_ONCE = 256
 Run = Callable[[int], Any]
 
 
@@ -22,7 +24,7 @@ def pyro(case: Case) -> Run:
     """``ppl_bif.sample`` of a torch module."""
     from ppl_bif.pyro import SGLD, localize
 
-    return _sampler(SGLD, localize(torch_network(case.network), **_MODEL), case)
+    return _sampler(SGLD, localize(torch_network(case.network), **_model(case)), case)
 
 
 def numpyro(case: Case) -> Run:
@@ -30,10 +32,11 @@ def numpyro(case: Case) -> Run:
     from ppl_bif.numpyro import SGLD, localize
 
     apply, weights = jax_network(case.network)
-    return _sampler(SGLD, localize(apply, weights, **_MODEL), case)
+    return _sampler(SGLD, localize(apply, weights, **_model(case)), case)
 
 
-_MODEL = {"likelihood": "categorical", "localization": LOCALIZATION}
+def _model(case: Case) -> dict[str, Any]:
+    return {"likelihood": case.likelihood, "localization": LOCALIZATION}
 
 
 def _sampler(kernel: Any, model: Any, case: Case) -> Run:
@@ -42,28 +45,44 @@ def _sampler(kernel: Any, model: Any, case: Case) -> Run:
     train, query = rows(case.network)
     settings = {"train": train, "query": query, "chains": case.chains, "warmup": 0}
     made = kernel(model, batch_size=BATCH, step_size=STEP, steps_per_draw=case.thinning)
-    return lambda draws: bif.sample(made, draws=draws, progress=False, **settings)
+
+    def run(draws: int) -> Any:
+        if not case.whole:
+            return bif.sample(made, draws=draws, progress=False, **settings)
+        with tempfile.TemporaryDirectory() as folder:
+            return bif.sample(made, draws=draws, progress=True, store=f"{folder}/run", **settings)
+
+    return run
 
 
 def bare_torch(case: Case) -> Run:
-    """A loop by hand: vmapped gradients and losses, kept in memory."""
+    """A loop by hand: gradients and losses, kept in memory."""
     import torch
     from torch.func import functional_call, grad, vmap
     from torch.nn.functional import cross_entropy
 
     network = torch_network(case.network).requires_grad_(False)
-    parts = [
-        torch.as_tensor(np.concatenate(part)) for part in zip(*rows(case.network), strict=True)
-    ]
-    x, y = parts
+    x, y = (torch.as_tensor(np.concatenate(part)) for part in zip(*rows(case.network), strict=True))
+    if x.ndim == 4:
+        x = x.to(memory_format=torch.channels_last)
+    size = IMAGES_AT_ONCE if x.ndim == 4 else len(x)
+    chunks = list(zip(x.split(size), y.split(size), strict=True))
     n = len(rows(case.network)[0][1])
     mode = dict(network.named_parameters())
 
     def loss(weights: Any, x: Any, y: Any) -> Any:
-        return cross_entropy(functional_call(network, weights, x), y, reduction="none")
+        logits = functional_call(network, weights, x)
+        if case.likelihood == "tokens":
+            logits = logits.transpose(1, 2)
+        return cross_entropy(logits, y, reduction="none")
 
-    slope = vmap(grad(lambda w, x, y: n / BATCH * loss(w, x, y).sum()))
-    score = vmap(loss, in_dims=(0, None, None))
+    def slope(weights: Any, x: Any, y: Any) -> Any:
+        return grad(lambda w: n / BATCH * loss(w, x, y).sum())(weights)
+
+    if case.together:
+        of_all, score_all = vmap(slope), vmap(loss, in_dims=(0, None, None))
+    else:
+        of_all, score_all = _in_turn(slope, 3), _in_turn(loss, 1)
 
     @torch.no_grad()
     def run(draws: int) -> list[Any]:
@@ -72,14 +91,30 @@ def bare_torch(case: Case) -> Run:
         for _ in range(draws):
             for _ in range(case.thinning):
                 chosen = torch.randint(n, (case.chains, BATCH))
-                for k, g in slope(weights, x[chosen], y[chosen]).items():
+                for k, g in of_all(weights, x[chosen], y[chosen]).items():
                     w = weights[k]
                     pull = LOCALIZATION * (w - mode[k])
                     weights[k] = w - STEP / 2 * (g + pull) + STEP**0.5 * torch.randn_like(w)
-            kept.append(score(weights, x, y))
+            kept.append(torch.cat([score_all(weights, *chunk) for chunk in chunks], dim=1))
         return kept
 
     return run
+
+
+def _in_turn(function: Any, mapped: int) -> Any:
+    """Call a function of one chain for each; so many arguments have a chain axis."""
+    import torch
+    from torch.utils import _pytree as pytree
+
+    def call(*args: Any) -> Any:
+        own, common = args[:mapped], args[mapped:]
+        chains = len(pytree.tree_leaves(own)[0])
+        found = [
+            function(*pytree.tree_map(lambda t, c=c: t[c], own), *common) for c in range(chains)
+        ]
+        return pytree.tree_map(lambda *each: torch.stack(each), *found)
+
+    return call
 
 
 def bare_jax(case: Case) -> Run:

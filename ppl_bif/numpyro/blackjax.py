@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 from jax import Array
 
@@ -88,14 +89,16 @@ class BlackJAX(Langevin):
         return self._sampler(data, jnp.ones(())).init(dict(weights), key)
 
     def _step(
-        self, key: Array, state: State, data: Data, *, measure: bool
+        self, key: Array, state: State, data: Data, *, measure: Array
     ) -> tuple[dict[str, Array], Any, Measured]:
         moved, info = self._sampler(data, state.step_size).step(key, state.moving)
         weights = dict(moved.position)
         unknown = jnp.full_like(state.step_size, jnp.nan)
         accepted = jnp.asarray(getattr(info, "acceptance_rate", unknown), unknown.dtype)
-        loss = unknown
-        if measure:
+
+        def mean_loss() -> Array:
             values = potential(self.model, weights, *data)[1]
-            loss = -values.sum() / len(values)
+            return (-values.sum() / len(values)).astype(unknown.dtype)
+
+        loss = jax.lax.cond(measure, mean_loss, lambda: unknown)
         return weights, moved, Measured(loss, jnp.zeros_like(unknown), accepted)

@@ -15,6 +15,7 @@ from ppl_bif.checks import whole
 from ppl_bif.data import Batch, map_arrays, num_rows
 from ppl_bif.kernel import check_batch_size
 from ppl_bif.numpyro.model import LocalizedModel
+from ppl_bif.numpyro.noise import noise_of_halves, sketch, squared_distance
 from ppl_bif.numpyro.rows import draw_rows
 
 __all__ = [
@@ -102,7 +103,7 @@ class GradientEstimator(Protocol):
         weights: Weights,
         data: Data,
         *,
-        measure: bool,
+        measure: Any,
     ) -> Estimate:
         """Estimate the gradient; its noise too if ``measure``."""
         ...
@@ -140,7 +141,7 @@ class FullBatch(NamedTuple):
         weights: Weights,
         data: Data,
         *,
-        measure: bool = False,
+        measure: Any = False,
     ) -> Estimate:
         """Compute the gradient."""
         size = min(self.batch_size or 2048, data.rows)
@@ -186,18 +187,19 @@ class Minibatch(NamedTuple):
         weights: Weights,
         data: Data,
         *,
-        measure: bool = False,
+        measure: Any = False,
     ) -> Estimate:
         """Estimate the gradient from rows of their own at every call."""
         if self.batch_size == data.rows:
             return FullBatch()(model, stored, key, weights, data)
         rows = draw_rows(key, data.rows, self.batch_size)
 
-        def part(rows: Array, counted: Array | None) -> Found:
-            return _slope(model, weights, data.take(rows), counted)
+        def part(rows: Array) -> Found:
+            return _slope(model, weights, data.take(rows))
 
         estimate = _from_rows(part, rows, data.rows, measure)
-        return estimate._replace(gradient=_with_prior(model, weights, estimate.gradient))
+        times = data.rows / self.batch_size
+        return estimate._replace(gradient=_with_prior(model, weights, estimate.gradient, times))
 
 
 class ControlVariates(NamedTuple):
@@ -236,20 +238,21 @@ class ControlVariates(NamedTuple):
         weights: Weights,
         data: Data,
         *,
-        measure: bool = False,
+        measure: Any = False,
     ) -> Estimate:
         """Estimate the gradient as g(w*) + g_B(w) - g_B(w*)."""
         rows = draw_rows(key, data.rows, self.batch_size)
 
-        def part(rows: Array, counted: Array | None) -> Found:
+        def part(rows: Array) -> Found:
             batch = data.take(rows)
-            here, values = _slope(model, weights, batch, counted)
-            there, _ = _slope(model, model.mode, batch, counted)
+            here, values = _slope(model, weights, batch)
+            there, _ = _slope(model, model.mode, batch)
             return {name: g - there[name] for name, g in here.items()}, values
 
         estimate = _from_rows(part, rows, data.rows, measure)
-        moved = {name: stored[name] + g for name, g in estimate.gradient.items()}
-        return estimate._replace(gradient=_with_prior(model, weights, moved))
+        times = data.rows / self.batch_size
+        moved = _with_prior(model, weights, estimate.gradient, times)
+        return estimate._replace(gradient={n: g + stored[n] for n, g in moved.items()})
 
 
 class _Stored(NamedTuple):
@@ -317,7 +320,7 @@ class Partition(NamedTuple):
         weights: Weights,
         data: Data,
         *,
-        measure: bool = False,
+        measure: Any = False,
     ) -> Estimate:
         """Estimate the gradient from one batch of the partition; from two if ``measure``."""
         batches = len(stored.rows)
@@ -332,13 +335,16 @@ class Partition(NamedTuple):
             return moved, -_counted(values, counted).sum() / counted.sum()
 
         found, loss = change(first)
-        noise = jnp.full((), jnp.nan, loss.dtype)
-        if measure and batches > 1:
+
+        def noise() -> Array:
             other, _ = change((first + step) % batches)
             # Half the squared difference of two batches, drawn without replacement.
-            noise = _squared_distance(found, other) / 2 * (1 - 1 / batches)
+            apart = squared_distance(sketch(found), sketch(other))
+            return apart / 2 * (1 - 1 / batches)
+
+        measured = _if(measure, noise, loss) if batches > 1 else loss * jnp.nan
         moved = {n: stored.total[n] + g for n, g in found.items()}
-        return Estimate(_with_prior(model, weights, moved), loss, noise)
+        return Estimate(_with_prior(model, weights, moved), loss, measured)
 
 
 def _slope(
@@ -353,10 +359,12 @@ def _slope(
     return jax.grad(energy, has_aux=True)(dict(weights))
 
 
-def _with_prior(model: LocalizedModel, weights: Weights, slope: Weights) -> dict[str, Array]:
-    """Add the slope of the prior, gamma (w - w*)."""
-    gamma = model.precision
-    return {name: g + gamma * (weights[name] - model.mode[name]) for name, g in slope.items()}
+def _with_prior(
+    model: LocalizedModel, weights: Weights, slope: Weights, times: float = 1.0
+) -> dict[str, Array]:
+    """Return ``times`` a slope plus that of the prior, gamma (w - w*)."""
+    gamma, mode = model.precision, model.mode
+    return {n: times * g + gamma * (weights[n] - mode[n]) for n, g in slope.items()}
 
 
 def _accumulate(model: LocalizedModel, weights: Weights, data: Data, size: int) -> Found:
@@ -376,33 +384,23 @@ def _accumulate(model: LocalizedModel, weights: Weights, data: Data, size: int) 
 
 
 def _from_rows(
-    part: Callable[[Array, Array | None], Found], rows: Array, num_rows: int, measure: bool
+    part: Callable[[Array], Found], rows: Array, num_rows: int, measure: Any
 ) -> Estimate:
-    """Estimate a sum over all rows from some; the noise, if asked for, from their two halves.
-
-    The halves g1, g2 of sizes m1, m2 give Var(g) = (1 - m/n) m1 m2 / m^2 E||g1 - g2||^2, at the
-    price of the one gradient.
-    """
+    """Sum over some rows; measure the noise of n/m times it, if asked for, by their first half."""
     size = len(rows)
-    if not measure or size == 1:
-        found, values = part(rows, None)
-        scaled_up = {name: num_rows / size * g for name, g in found.items()}
-        unknown = jnp.full((), jnp.nan, values.dtype)
-        return Estimate(scaled_up, -_per_row(values).mean(), unknown)
-    # Where the size is odd, a row that does not count fills the second half up.
-    half = -(-size // 2)
-    counted = (jnp.arange(2 * half) < size).reshape(2, half)
-    found, values = jax.vmap(part)(jnp.resize(rows, (2, half)), counted)
-    total = {name: num_rows / size * g.sum(0) for name, g in found.items()}
-    first = {name: num_rows / half * g[0] for name, g in found.items()}
-    second = {name: num_rows / (size - half) * g[1] for name, g in found.items()}
-    share = (1 - size / num_rows) * half * (size - half) / size**2
-    losses = -_counted(values.reshape(2 * half, *values.shape[2:]), counted.ravel())
-    return Estimate(total, losses.sum() / size, share * _squared_distance(first, second))
+    found, values = part(rows)
+    loss = -_per_row(values).mean()
+
+    def noise() -> Array:
+        first = sketch(part(rows[: size // 2])[0])
+        return noise_of_halves(first, sketch(found), size=size, num_rows=num_rows)
+
+    return Estimate(found, loss, _if(measure, noise, loss) if size > 1 else loss * jnp.nan)
 
 
-def _squared_distance(a: Weights, b: Weights) -> Array:
-    return sum(jnp.sum((a[name] - b[name]) ** 2) for name in a)
+def _if(measure: Any, noise: Callable[[], Array], like: Array) -> Array:
+    """Measure a noise, or give NaN."""
+    return jax.lax.cond(measure, noise, lambda: jnp.full_like(like, jnp.nan))
 
 
 def _counted(values: Array, counted: Array | None) -> Array:

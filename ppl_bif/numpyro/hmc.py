@@ -113,7 +113,7 @@ class HMC(Langevin):
         return Moving(energy, scaled(shared.root, found.gradient), values)
 
     def _step(
-        self, key: Array, state: State, data: Data, *, measure: bool
+        self, key: Array, state: State, data: Data, *, measure: Array
     ) -> tuple[dict[str, Array], Moving, Measured]:
         draw, decide, shake = jax.random.split(key, 3)
         flat, unravel = ravel_pytree(state.z)

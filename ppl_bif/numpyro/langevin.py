@@ -167,7 +167,7 @@ class Langevin(MCMCKernel):
         return ()
 
     def _step(
-        self, key: Array, state: State, data: Data, *, measure: bool
+        self, key: Array, state: State, data: Data, *, measure: Array
     ) -> tuple[dict[str, Array], Any, Measured]:
         """Make one step: weights, what is carried, and what was seen."""
         raise NotImplementedError
@@ -257,15 +257,15 @@ class Langevin(MCMCKernel):
         """Make one draw, so many steps on."""
         several = not is_prng_key(state.rng_key)
 
-        def step(state: State, *, measure: bool) -> State:
-            one = partial(self._next, data=data, measure=measure)
+        measured = (state.i[0] if several else state.i) % MEASURE_EVERY == 0
+
+        def step(i: Array, state: State) -> State:
+            # The same for all chains, so that what is not measured is not computed.
+            one = partial(self._next, data=data, measure=measured & (i == steps - 1))
             return jax.vmap(one, in_axes=(AXES,), out_axes=AXES)(state) if several else one(state)
 
-        measure = (state.i[0] if several else state.i) % MEASURE_EVERY == 0
         state = state._replace(acceptance=jnp.zeros_like(state.acceptance))
-        plain = jnp.where(measure, steps - 1, steps)
-        state = jax.lax.fori_loop(0, plain, lambda _, at: step(at, measure=False), state)
-        state = jax.lax.cond(measure, partial(step, measure=True), lambda at: at, state)
+        state = jax.lax.fori_loop(0, steps, step, state)
         first = int(several)
         finite = [jnp.isfinite(w).all(axis=range(first, w.ndim)) for w in state.z.values()]
         return state._replace(
@@ -274,7 +274,7 @@ class Langevin(MCMCKernel):
             diverging=~jnp.stack(finite).all(0),
         )
 
-    def _next(self, state: State, *, data: Data, measure: bool) -> State:
+    def _next(self, state: State, *, data: Data, measure: Array) -> State:
         """Make one step of one chain."""
         key, now = jax.random.split(state.rng_key)
         z, moving, seen = self._step(now, state, data, measure=measure)

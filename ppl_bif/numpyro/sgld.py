@@ -95,7 +95,7 @@ class SGLD(Langevin):
         return STEP_OVER_CURVATURE / curvature
 
     def _step(
-        self, key: Array, state: State, data: Data, *, measure: bool
+        self, key: Array, state: State, data: Data, *, measure: Array
     ) -> tuple[dict[str, Array], Any, Measured]:
         rows, noise = jax.random.split(key)
         stored, root = state.shared

@@ -140,7 +140,7 @@ class UnderdampedLangevin(Langevin):
         return _moving(momentum, estimate, shared)
 
     def _step(
-        self, key: Array, state: State, data: Data, *, measure: bool
+        self, key: Array, state: State, data: Data, *, measure: Array
     ) -> tuple[dict[str, Array], Moving, Measured]:
         noise, rows = jax.random.split(key)
         h, root, last = state.step_size, state.shared.root, state.moving

@@ -17,6 +17,7 @@ from ppl_bif.data import Batch, map_arrays, num_rows
 from ppl_bif.kernel import check_batch_size
 from ppl_bif.pyro.chainwise import Chainwise
 from ppl_bif.pyro.model import LocalizedModel
+from ppl_bif.pyro.noise import noise_of_halves, sketch, squared_distance
 from ppl_bif.pyro.rows import draw_rows
 
 __all__ = [
@@ -377,12 +378,14 @@ class Partition(NamedTuple):
             return moved, losses.sum(1) / counted.sum(1)
 
         first = draw(batches)
+        measure = measure and batches > 1
+        other = (first + 1 + draw(batches - 1)) % batches if measure else None
+        beside = None if other is None else sketch(change(other)[0])
         found, loss = change(first)
         noise = torch.full_like(loss, torch.nan)
-        if measure and batches > 1:
-            other, _ = change((first + 1 + draw(batches - 1)) % batches)
+        if beside is not None:
             # Half the squared difference of two batches, drawn without replacement.
-            noise = _squared_distance(found, 1.0, other, 1.0) / 2 * (1 - 1 / batches)
+            noise = squared_distance(sketch(found), beside) / 2 * (1 - 1 / batches)
         moved = {n: stored.total[n] + g for n, g in found.items()}
         return Estimate(gradients.with_prior(weights, moved), loss, noise)
 
@@ -421,30 +424,17 @@ def _accumulate(gradients: Gradients, weights: Weights, data: Data, size: int) -
 def _from_rows(
     part: Callable[[Tensor], Found], rows: Tensor, num_rows: int, measure: bool
 ) -> Estimate:
-    """Sum over some rows; measure the noise of n/m times it, if asked for, by their two halves.
-
-    The halves' estimates g1, g2 of sizes m1, m2 give Var(g) = (1 - m/n) m1 m2 / m^2 E||g1 - g2||^2,
-    at the price of the one gradient.
-    """
+    """Sum over some rows; measure the noise of n/m times it, if asked for, by their first half."""
     size = rows.shape[1]
-    if not measure or size == 1:
-        found, values = part(rows)
-        loss = _loss(values)
+    measure = measure and size > 1
+    first = sketch(part(rows[:, : size // 2])[0]) if measure else None
+    found, values = part(rows)
+    loss = _loss(values)
+    if first is None:
         return Estimate(found, loss, torch.full_like(loss, torch.nan))
-    half = size // 2
-    share = half / size
-    (g1, values1), (g2, values2) = part(rows[:, :half]), part(rows[:, half:])
-    # Of the means of the halves.
-    apart = _squared_distance(g1, 1 / half, g2, 1 / (size - half))
-    noise = (num_rows - size) * num_rows * share * (1 - share) * apart
-    total = {name: g1.pop(name) + g2.pop(name) for name in list(g1)}
-    return Estimate(total, share * _loss(values1) + (1 - share) * _loss(values2), noise)
-
-
-def _squared_distance(a: Weights, times_a: float, b: Weights, times_b: float) -> Tensor:
-    """Squared norm of the difference of two scaled vectors, ``(chain,)``."""
-    each = [(times_a * a[n]).sub_(b[n], alpha=times_b).flatten(1).square().sum(1) for n in a]
-    return torch.stack(each).sum(0)
+    return Estimate(
+        found, loss, noise_of_halves(first, sketch(found), size=size, num_rows=num_rows)
+    )
 
 
 def _loss(values: Tensor) -> Tensor:
