@@ -11,6 +11,7 @@ from jax import Array
 
 from ppl_bif.data import Batch, map_arrays, num_rows
 from ppl_bif.kernel import ROWS_AT_ONCE, Draws
+from ppl_bif.numpyro import outside
 from ppl_bif.numpyro.curvature import likelihood_curvature
 from ppl_bif.numpyro.gradients import Data
 
@@ -30,7 +31,9 @@ class Engine:
         self.kernel, self.model, self._held = kernel, kernel.model, kernel.model.held
         self.data = {name: map_arrays(jnp.asarray, batch) for name, batch in data.items()}
         self.train = Data.of(self.data["train"])
-        self._rows_at_once = evaluation_batch_size or ROWS_AT_ONCE
+        self._outside = outside.convolves_on_cpu(self.model, self.data["train"])
+        usual = outside.CONVOLVED_AT_ONCE if self._outside else ROWS_AT_ONCE
+        self._rows_at_once = evaluation_batch_size or usual
         example = next(iter(self.model.mode.values()))
         self.device = str(next(iter(example.devices())).device_kind)
         self.dtype = str(example.dtype)
@@ -47,12 +50,16 @@ class Engine:
 
     def advance(self, state: Any, steps: int) -> Any:
         """Make one draw, so many steps on."""
+        if self._outside:
+            return outside.advance(self.kernel, self._held, state, self.train, steps)
         return _advance(self.kernel, self._held, state, self.train, steps)
 
     def draws(
         self, state: Any, steps: int, count: int, *, most: int, names: Sequence[str]
     ) -> tuple[Any, Draws]:
-        """Make and score draws, so many steps apart, in one compiled program."""
+        """Make and score draws, so many steps apart: one compiled program where that is quick."""
+        if self._outside:
+            return self._draws_outside(state, steps, count, names)
         own, lasting = state._replace(shared=None, step_size=None), (state.shared, state.step_size)
         state, kept = _draws(
             self.kernel,
@@ -68,6 +75,17 @@ class Engine:
         )
         state = state._replace(shared=lasting[0], step_size=lasting[1])
         return state, jax.tree.map(lambda a: np.asarray(a)[:, :count], kept)
+
+    def _draws_outside(
+        self, state: Any, steps: int, count: int, names: Sequence[str]
+    ) -> tuple[Any, Draws]:
+        kept = []
+        for _ in range(count):
+            state = self.advance(state, steps)
+            likelihood = {name: self._likelihood(state, name) for name in self.data}
+            stats = _stats(self.kernel, self._held, state)
+            kept.append(Draws(likelihood, stats, {name: state.z[name] for name in names}))
+        return state, jax.tree.map(lambda *each: np.stack(each, axis=1), *kept)
 
     def adapt(self, state: Any, seen: Sequence[Any]) -> Any:
         """Fit the preconditioner, if there is one, to the weights of some states."""
@@ -99,9 +117,13 @@ class Engine:
 
     def log_likelihood(self, state: Any, name: str) -> np.ndarray:
         """Return the pointwise log-likelihoods of a group, ``(chain, row[, token])``."""
-        return np.asarray(
-            _likelihood(self.kernel, self._held, state, name, self.data[name], self._rows_at_once)
-        )
+        return np.asarray(self._likelihood(state, name))
+
+    def _likelihood(self, state: Any, name: str) -> Array:
+        kernel, held, rows = self.kernel, self._held, self.data[name]
+        if self._outside and (name != "train" or kernel.train_log_likelihood(state) is None):
+            return outside.score(self.model, held, state.z, rows, self._rows_at_once)
+        return _likelihood(kernel, held, state, name, rows, self._rows_at_once)
 
     def without_weights(self, state: Any) -> Any:
         """Return what ``start`` takes of a state, so that its weights can be let go."""

@@ -255,19 +255,26 @@ class Langevin(MCMCKernel):
 
     def advance(self, state: State, data: Data, steps: Any) -> State:
         """Make one draw, so many steps on."""
-        several = not is_prng_key(state.rng_key)
+        first = state.i if is_prng_key(state.rng_key) else state.i[0]
 
-        measured = (state.i[0] if several else state.i) % MEASURE_EVERY == 0
-
-        def step(i: Array, state: State) -> State:
+        def step(i: Array, at: State) -> State:
             # The same for all chains, so that what is not measured is not computed.
-            one = partial(self._next, data=data, measure=measured & (i == steps - 1))
-            return jax.vmap(one, in_axes=(AXES,), out_axes=AXES)(state) if several else one(state)
+            return self.step(at, data, (first % MEASURE_EVERY == 0) & (i == steps - 1))
 
         state = state._replace(acceptance=jnp.zeros_like(state.acceptance))
-        state = jax.lax.fori_loop(0, steps, step, state)
-        first = int(several)
-        finite = [jnp.isfinite(w).all(axis=range(first, w.ndim)) for w in state.z.values()]
+        return self.end(jax.lax.fori_loop(0, steps, step, state), steps)
+
+    def step(self, state: State, data: Data, measure: Array) -> State:
+        """Make one step; all chains where the state has several."""
+        one = partial(self._next, data=data, measure=measure)
+        if is_prng_key(state.rng_key):
+            return one(state)
+        return jax.vmap(one, in_axes=(AXES,), out_axes=AXES)(state)
+
+    def end(self, state: State, steps: Any) -> State:
+        """Make a draw of what so many steps have led to."""
+        chain = int(not is_prng_key(state.rng_key))
+        finite = [jnp.isfinite(w).all(axis=range(chain, w.ndim)) for w in state.z.values()]
         return state._replace(
             i=state.i + 1,
             acceptance=state.acceptance / steps,

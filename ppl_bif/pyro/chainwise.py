@@ -1,7 +1,7 @@
 """Functions of one chain's weights, mapped over a leading chain axis and traced for speed."""
 
-from collections.abc import Callable, Mapping
-from operator import itemgetter
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import pyro
@@ -20,10 +20,10 @@ class Chainwise:
     """A function of one chain, made one of all chains.
 
     One chain alone is called as it is, so that networks which ``vmap`` cannot map, and networks
-    that fill the device, still run; so are all in turn, if they go one by one. Otherwise several
-    are mapped by ``vmap`` and traced once for each set of shapes into a graph of tensor operations:
-    Pyro's handlers, which are most of the time of a small network, then run only while tracing.
-    ``vmap`` refuses what tracing would get wrong, branches on the values of weights.
+    that fill the device, still run. Several are mapped by ``vmap``, or go one by one, and traced
+    once for each set of shapes into a graph of tensor operations: Pyro's handlers, which are most
+    of the time of a small network, then run only while tracing. Branches on the values of weights,
+    which a trace would get wrong, are refused by ``vmap`` and by the tracer.
 
     Parameters
     ----------
@@ -43,36 +43,42 @@ class Chainwise:
         chains = len(leaves[0])
         if chains == 1:
             return over_chains(self.function, mapped, shared)
-        if self.one_by_one:
-            return self._in_turn(chains, mapped, shared)
+        if not self.one_by_one:
+            graph, returned = self._graph(leaves, structure)
+            return pytree.tree_unflatten(graph(*leaves), returned)
+        own = len(pytree.tree_leaves(mapped))
+        each = [[*(t[c] for t in leaves[:own]), *leaves[own:]] for c in range(chains)]
+        graph, returned = self._graph(each[0], structure)
+        found = zip(*(graph(*one) for one in each), strict=True)
+        return pytree.tree_unflatten([torch.stack(parts) for parts in found], returned)
+
+    def _graph(self, leaves: list[Any], structure: Any) -> tuple[Callable[..., Any], Any]:
+        """Return the graph of leaves to leaves, and what the returned ones are put into."""
         # A trace holds views that fit the strides it saw.
         key = (structure, *((leaf.shape, leaf.stride(), leaf.dtype) for leaf in leaves))
         if key not in self._graphs:
             self._graphs[key] = self._traced(leaves, structure)
-        graph, returned = self._graphs[key]
-        return pytree.tree_unflatten(graph(*leaves), returned)
-
-    def _in_turn(self, chains: int, mapped: tuple[Any, ...], shared: tuple[Any, ...]) -> Any:
-        with pyro.validation_enabled(False):
-            found = [
-                self.function(*_each(itemgetter(chain), mapped), *shared) for chain in range(chains)
-            ]
-        return pytree.tree_map(lambda *each: torch.stack(each), *found)
+        return self._graphs[key]
 
     def _traced(self, leaves: list[Any], structure: Any) -> tuple[Callable[..., Any], Any]:
-        """Trace into a graph of leaves to leaves, and what the returned ones are put into."""
         returned = None
 
         def flat(*leaves: Any) -> list[Any]:
             nonlocal returned
             mapped, shared = pytree.tree_unflatten(leaves, structure)
-            found, returned = pytree.tree_flatten(over_chains(self.function, mapped, shared))
+            found, returned = pytree.tree_flatten(self._called(mapped, shared))
             return found
 
         traced = make_fx(flat)(*leaves)
         _leave_out_idle(traced.graph)
         traced.recompile()
         return traced, returned
+
+    def _called(self, mapped: tuple[Any, ...], shared: tuple[Any, ...]) -> Any:
+        if not self.one_by_one:
+            return over_chains(self.function, mapped, shared)
+        with pyro.validation_enabled(False), _advice():
+            return self.function(*mapped, *shared)
 
     def __getstate__(self) -> dict[str, Any]:
         # Graphs are made again where the kernel is sent to another process.
@@ -89,14 +95,21 @@ def over_chains(
             result = function(*_each(lambda t: t[0], mapped), *shared)
             return _each(lambda t: t.unsqueeze(0), result)
         axes = (*(0 for _ in mapped), *(None for _ in shared))
-        try:
+        with _advice():
             return torch.func.vmap(function, in_dims=axes)(*mapped, *shared)
-        except Exception as error:
-            error.add_note(
-                "If this network cannot be mapped over chains, move them one after another: "
-                'chain_method="sequential".'
-            )
-            raise
+
+
+@contextmanager
+def _advice() -> Iterator[None]:
+    """Say what to do about networks that can be neither mapped nor traced."""
+    try:
+        yield
+    except Exception as error:
+        error.add_note(
+            "If this network cannot be mapped over chains, move them one after another: "
+            'chain_method="sequential".'
+        )
+        raise
 
 
 def _leave_out_idle(graph: torch.fx.Graph) -> None:

@@ -7,7 +7,7 @@ import numpyro.distributions as dist
 import pytest
 
 import ppl_bif as bif
-from ppl_bif.numpyro import SGLD, localize
+from ppl_bif.numpyro import SGLD, localize, outside
 
 # Networks that were never trained are far from the mode of their posterior.
 pytestmark = [
@@ -130,3 +130,32 @@ def test_likelihoods_of_ones_own(data, likelihood):
     means = run["posterior"]["w"].values @ x.T
     expected = -(((y - means) / 0.5) ** 2) / 2 - np.log(0.5 * np.sqrt(2 * np.pi))
     np.testing.assert_allclose(run["log_likelihood"]["train_obs"], expected, rtol=1e-3, atol=1e-4)
+
+
+def convolving(p, x):
+    x = jax.nn.relu(jax.lax.conv(x, p["kernel"], (1, 1), "VALID"))
+    return x.mean((2, 3)) @ p["head"]
+
+
+@pytest.mark.parametrize("kind", ["SGLD", "UnderdampedLangevin"])
+def test_loops_in_python_draw_what_compiled_loops_draw(data, kind, monkeypatch):
+    rng = np.random.default_rng(1)
+    weights = {
+        "kernel": jnp.float32(rng.normal(size=(4, 1, 3, 3))),
+        "head": jnp.float32(rng.normal(size=(4, 3))),
+    }
+    x = np.float32(rng.normal(size=(24, 1, 6, 6)))
+    settings = {"step_size": 1e-3, "steps_per_draw": 2, "batch_size": 8}
+    runs = []
+    for turns in (True, False):
+        model = localize(convolving, weights, likelihood="categorical", localization=10.0)
+        assert outside.convolves_on_cpu(model, (x, data[1]))
+        if not turns:
+            monkeypatch.setattr(outside, "convolves_on_cpu", lambda *_: False)
+        kernel = model.make_kernel(kind, **settings)
+        some = {"train": (x, data[1]), "query": (x[:5], data[1][:5])}
+        runs.append(bif.sample(kernel, draws=10, warmup=4, evaluation_batch_size=7, **some))
+    for group in ("log_likelihood", "sample_stats"):
+        for name in runs[0][group].data_vars:
+            values = [run[group][name].values for run in runs]
+            np.testing.assert_allclose(*values, rtol=1e-4, atol=1e-4, err_msg=name)

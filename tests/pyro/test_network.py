@@ -150,3 +150,20 @@ def test_convolutions_go_chain_by_chain_and_give_what_vmap_gives(data):
         run = bif.sample(kernel, train=(x, y), query=(x, y), draws=4, warmup=20)
         values.append(run["log_likelihood"]["train_obs"].values)
     np.testing.assert_allclose(*values, atol=1e-5)
+
+
+def test_branches_on_weights_are_refused_where_a_trace_would_get_them_wrong(data):
+    class Branching(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.inner = convolving()
+
+        def forward(self, x):
+            return self.inner(x) if self.inner[0].weight.sum() > 0 else -self.inner(x)
+
+    x = np.zeros((24, 1, 6, 6), np.float32)
+    kernel = SGLD(localize(Branching(), likelihood="categorical"), batch_size=8, step_size=1e-3)
+    settings = {"train": (x, data[1]), "query": (x, data[1]), "draws": 4, "warmup": 0}
+    with pytest.raises(RuntimeError, match="data-dependent"):
+        bif.sample(kernel, **settings)
+    bif.sample(kernel, **settings, chain_method="sequential")
