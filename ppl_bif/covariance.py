@@ -23,15 +23,18 @@ class _Series(NamedTuple):
     draws
         Centred, all chains one after another, ``(draw, row)``.
     means
-        Of the blocks, times the root of their share of all draws, ``(block, row)``.
-    variance, share
-        Of the mean of a chain, and the share of all variance that it is, ``(row,)``.
+        Of the blocks, so scaled that the products of two series' sum to what centring takes from
+        their covariance, ``(block, row)``.
+    variance
+        Of the mean of a chain, ``(row,)``.
+    growth
+        1 plus the share of all variance that it is, ``(row,)``.
     """
 
     draws: np.ndarray
     means: np.ndarray
     variance: np.ndarray
-    share: np.ndarray
+    growth: np.ndarray
 
 
 def covariance(train: np.ndarray, query: np.ndarray) -> np.ndarray:
@@ -87,9 +90,11 @@ def block_covariance(
 
 def _look(series: np.ndarray, blocks: int) -> _Series:
     series, sizes = centred(series), block_sizes(*series.shape[:2], blocks=blocks)
-    rows = series.shape[2]
-    means = block_means(series, blocks).reshape(-1, rows) * np.sqrt(sizes / sizes.sum())[:, None]
-    return _Series(series.reshape(-1, rows), means, *mean_variance(series, blocks))
+    rows, scale = series.shape[2], np.sqrt(sizes / sizes.sum() / (blocks - 1))
+    means = block_means(series, blocks).reshape(-1, rows) * scale[:, None]
+    variance, share = mean_variance(series, blocks)
+    small = (part.astype(series.dtype) for part in (means, variance, 1 + share))
+    return _Series(series.reshape(-1, rows), *small)
 
 
 def _compare(
@@ -101,8 +106,9 @@ def _compare(
     product of two such means differs from chain to chain.
     """
     product, square = moments(train.draws, query.draws, where)
-    centring = query.means.T @ train.means / (len(where) / chains - 1)
-    spread = np.maximum(square - product**2, 0) * larger**2 / (len(where) - 1)
-    spread *= np.outer(1 + query.share, 1 + train.share)
-    spread += np.outer(query.variance, train.variance / chains)
-    return Estimate(product + centring, np.sqrt(spread))
+    square -= product**2
+    np.maximum(square, 0, out=square)
+    square *= np.outer(query.growth, train.growth * (larger**2 / (len(where) - 1)))
+    square += np.outer(query.variance, train.variance / chains)
+    product += query.means.T @ train.means
+    return Estimate(product, np.sqrt(square, out=square))

@@ -71,8 +71,7 @@ def moments(
         Where blocks begin and end.
     """
     shape = (query.shape[1], train.shape[1])
-    product, square = np.zeros(shape), np.zeros(shape)
-    one, total, squares = (np.empty(shape, train.dtype) for _ in range(3))
+    product, square, one, total, squares = (np.zeros(shape, train.dtype) for _ in range(5))
     # Blocks of one length are summed without weights.
     for size in sorted({stop - start for start, stop in spans}):
         total[:], squares[:] = 0, 0
@@ -82,8 +81,11 @@ def moments(
             np.multiply(one, one, out=one)
             np.add(squares, one, out=squares)
         product += total
-        square += squares / np.array(size, train.dtype)
-    return product / len(train), square / len(train)
+        squares /= size
+        square += squares
+    product /= len(train)
+    square /= len(train)
+    return product, square
 
 
 def _cut(rows: int, size: int) -> list[slice]:
