@@ -24,7 +24,6 @@ __all__ = [
 # Means of blocks of 8 autocorrelation times would leave errors 3% too small; `inflation` mends it.
 TIMES_PER_BLOCK = 8
 MIN_BLOCKS_PER_CHAIN, MAX_BLOCKS = 5, 64
-SUMMED_IN_SINGLE = 512
 # Chains whose autocorrelation is looked at.
 MOST_CHAINS = 32
 
@@ -86,7 +85,7 @@ def _autocorrelation(series: np.ndarray) -> np.ndarray:
 def choose_blocks(chains: int, draws: int, time: float) -> int:
     """Return the number of blocks per chain for an autocorrelation time.
 
-    Blocks are of at least 8 times where 5 of them fit, and no more than 64 in all, which gives
+    Blocks are of at least 8 times where 5 of them fit, and about 64 in all at most, which gives
     errors to within 9%.
     """
     longest = max(1, draws // 2)
@@ -143,7 +142,4 @@ def mean_variance(series: np.ndarray, blocks: int) -> tuple[np.ndarray, np.ndarr
 
 def mean_square(series: np.ndarray) -> np.ndarray:
     """Mean square of series ``(draw, row)``, in double precision, ``(row,)``."""
-    # Single precision sums some draws well, and all of them not.
-    parts = np.array_split(series, -(-len(series) // SUMMED_IN_SINGLE))
-    sums = [np.einsum("tr,tr->r", part, part) for part in parts]
-    return np.sum(sums, axis=0, dtype=float) / len(series)
+    return np.einsum("tr,tr->r", series, series, dtype=float) / len(series)

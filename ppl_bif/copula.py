@@ -157,27 +157,38 @@ def _remainder(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Sample covariance beyond the copula's, shrunk, and its standard deviation."""
     explained, slope = _mehler(t, q, r)
-    error = _remainder_error(t, q, slope, r, blocks) * inflation(t.centred.shape[1], blocks, time)
     scale = np.outer(q.sd, t.sd)
     unit = np.where(scale > 0, scale, np.inf)
-    found = shrink((raw.value - explained) / unit, error / unit)
+    error = _remainder_error(t, q, slope / unit, r, blocks)
+    error *= inflation(t.centred.shape[1], blocks, time)
+    found = shrink((raw.value - explained) / unit, error)
     return scale * found.mean, scale * found.sd
 
 
 def _remainder_error(
     t: Margins, q: Margins, slope: np.ndarray, r: np.ndarray, blocks: int
 ) -> np.ndarray:
-    """Standard error of sample covariance less copula, to first order in r, by blocks."""
+    """Standard error of sample covariance less copula, to first order in r, by blocks.
+
+    In units of both standard deviations, as the slope.
+    """
     error = np.empty_like(slope)
     chains, draws = t.centred.shape[:2]
     where = spans(chains, draws, blocks)
-    x, z, y, w = (s.reshape(-1, s.shape[2]) for s in (t.centred, t.scores, q.centred, q.scores))
+    (x, z), (y, w) = _flat(t), _flat(q)
     for tile in tiles(*slope.shape):
         of_q, of_t = tile
         error[tile] = _tile_error(
             (x[:, of_t], z[:, of_t]), (y[:, of_q], w[:, of_q]), slope[tile], r[tile], where
         )
     return error
+
+
+def _flat(margins: Margins) -> tuple[np.ndarray, np.ndarray]:
+    """Return series of standard deviation 1 and normal scores, ``(draw, row)``."""
+    x, z = margins.centred, margins.scores
+    sd = np.where(margins.sd > 0, margins.sd, np.inf).astype(x.dtype)
+    return (x / sd).reshape(-1, x.shape[2]), z.reshape(-1, z.shape[2])
 
 
 def _tile_error(

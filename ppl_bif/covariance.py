@@ -9,7 +9,15 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ppl_bif.blocks import block_means, block_sizes, centred, inflation, mean_variance, spans
+from ppl_bif.blocks import (
+    block_means,
+    block_sizes,
+    centred,
+    inflation,
+    mean_square,
+    mean_variance,
+    spans,
+)
 from ppl_bif.tiles import Estimate, moments, over_tiles
 
 __all__ = ["block_covariance", "covariance"]
@@ -20,6 +28,9 @@ class _Series(NamedTuple):
 
     Attributes
     ----------
+    scale
+        A power of 2 near the standard deviation, ``(row,)``: in single precision, squares of
+        products of tiny losses would be 0. All below is in units of it.
     draws
         Centred, all chains one after another, ``(draw, row)``.
     means
@@ -31,6 +42,7 @@ class _Series(NamedTuple):
         1 plus the share of all variance that it is, ``(row,)``.
     """
 
+    scale: np.ndarray
     draws: np.ndarray
     means: np.ndarray
     variance: np.ndarray
@@ -89,12 +101,16 @@ def block_covariance(
 
 
 def _look(series: np.ndarray, blocks: int) -> _Series:
-    series, sizes = centred(series), block_sizes(*series.shape[:2], blocks=blocks)
-    rows, scale = series.shape[2], np.sqrt(sizes / sizes.sum() / (blocks - 1))
-    means = block_means(series, blocks).reshape(-1, rows) * scale[:, None]
-    variance, share = mean_variance(series, blocks)
-    small = (part.astype(series.dtype) for part in (means, variance, 1 + share))
-    return _Series(series.reshape(-1, rows), *small)
+    moved, rows = centred(series), series.shape[2]
+    sd = np.sqrt(mean_square(moved.reshape(-1, rows)))
+    scale = np.exp2(np.round(np.log2(np.where(sd > 0, sd, 1.0))))
+    moved /= scale.astype(moved.dtype)
+    sizes = block_sizes(*series.shape[:2], blocks=blocks)
+    share = np.sqrt(sizes / sizes.sum() / (blocks - 1))
+    means = block_means(moved, blocks).reshape(-1, rows) * share[:, None]
+    variance, of_all = mean_variance(moved, blocks)
+    small = (part.astype(moved.dtype) for part in (means, variance, 1 + of_all))
+    return _Series(scale, moved.reshape(-1, rows), *small)
 
 
 def _compare(
@@ -111,4 +127,5 @@ def _compare(
     square *= np.outer(query.growth, train.growth * (larger**2 / (len(where) - 1)))
     square += np.outer(query.variance, train.variance / chains)
     product += query.means.T @ train.means
-    return Estimate(product, np.sqrt(square, out=square))
+    unit = np.outer(query.scale, train.scale)
+    return Estimate(unit * product, unit * np.sqrt(square, out=square))

@@ -1,5 +1,6 @@
 """What ``sample`` needs of a kernel, whatever its framework, and what kernels share."""
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
@@ -9,7 +10,7 @@ from ppl_bif.checks import positive, whole
 from ppl_bif.data import Batch
 
 __all__ = [
-    "COORDINATES",
+    "CONVOLVED_AT_ONCE",
     "FRICTION_OVER_SLOWEST",
     "JITTER",
     "MANY_ROWS",
@@ -26,6 +27,7 @@ __all__ = [
     "check_temperature",
     "choose_gradient",
     "known_precision",
+    "spacing",
     "spare_draws",
 ]
 
@@ -44,8 +46,9 @@ MANY_ROWS = 4
 MEASURE_EVERY = 8
 # Of each site, so many coordinates of a gradient tell its noise.
 COORDINATES = 8192
-# Rows scored at once, where nothing else is said.
-ROWS_AT_ONCE = 1024
+# Rows scored at once, where nothing else is said; images on a CPU, so that what lies between two
+# layers stays in its cache.
+ROWS_AT_ONCE, CONVOLVED_AT_ONCE = 1024, 256
 
 
 class Model(Protocol):
@@ -216,6 +219,18 @@ def spare_draws(size: int) -> int:
     Out of at least ``MANY_ROWS * size`` rows they fail to in one of 10^14 cases.
     """
     return 2 * size + 16
+
+
+def spacing(size: int) -> int:
+    """Return the distance of evenly spaced coordinates, so many of which tell a gradient's noise.
+
+    It has no factor in common with the size, so that they fall into all rows and columns of a
+    matrix.
+    """
+    step = max(1, -(-size // COORDINATES))
+    while step > 1 and math.gcd(step, size) > 1:
+        step += 1
+    return step
 
 
 def check_temperature(temperature: Any) -> float:

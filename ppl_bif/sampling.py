@@ -102,7 +102,7 @@ def sample(
     constant_data
         More variables to keep, as xarray takes them: ``{"train_image": (("train", "y", "x"), a)}``.
     evaluation_batch_size
-        Rows scored at once; 1,024 unless given, and 256 images on a CPU in PyTorch.
+        Rows scored at once; 1,024 unless given, and 256 images on a CPU.
     chain_method
         ``"vectorized"`` moves all chains at once, ``"sequential"`` one after another, ``"auto"``
         the first unless the weights of all chains are many.

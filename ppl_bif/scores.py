@@ -80,7 +80,7 @@ class _Series(NamedTuple):
         others = [d for d in part.dims if d not in ("chain", "draw", self.dim)]
         values = (part.sum(others) if others else part).transpose("chain", "draw", self.dim).values
         refuse_unmarked(values, self.array.name, self.chains)
-        return values
+        return values if values.dtype in (np.float32, np.float64) else values.astype(float)
 
 
 def influence(

@@ -39,10 +39,11 @@ def over_tiles(
     compare
         Takes what was seen of some training rows and of some queries.
     train, query
-        ``(chain, draw, train)`` and ``(chain, draw, query)``; what is found has their precision.
+        ``(chain, draw, train)`` and ``(chain, draw, query)``, compared in the precision they have.
     """
-    shape, dtype = (query.shape[2], train.shape[2]), np.result_type(train, query)
-    found = Estimate(*(np.empty(shape, dtype) for _ in Estimate._fields))
+    dtype = np.result_type(train, query)
+    train, query = train.astype(dtype, copy=False), query.astype(dtype, copy=False)
+    found = Estimate(*(np.empty((query.shape[2], train.shape[2])) for _ in Estimate._fields))
     queries = [(q, look(query[:, :, q])) for q in _cut(query.shape[2], TILE[0])]
     for t in _cut(train.shape[2], TILE[1]):
         rows = look(train[:, :, t])

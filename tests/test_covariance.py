@@ -144,6 +144,16 @@ def test_errors_are_those_of_means_of_blocks():
     assert found.mcse[0, 0] == pytest.approx(np.std(means, ddof=1) / np.sqrt(10), rel=0.1)
 
 
+@pytest.mark.parametrize("size", [1e-24, 1e10])
+def test_single_precision_holds_the_tiny_and_the_huge(size):
+    rng = np.random.default_rng(0)
+    a, b = correlated(rng, (4, 1000, 5), 0.8, 0.5)
+    usual = block_covariance(a, b, blocks=20)
+    found = block_covariance(np.float32(size * a), np.float32(b), blocks=20)
+    np.testing.assert_allclose(found.value, size * usual.value, rtol=1e-4)
+    np.testing.assert_allclose(found.mcse, size * usual.mcse, rtol=1e-4)
+
+
 def test_single_precision_is_enough():
     rng = np.random.default_rng(0)
     a, b = correlated(rng, (4, 1000, 5), 0.8, 0.5)

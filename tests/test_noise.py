@@ -28,12 +28,12 @@ def test_small_sites_are_kept_whole(noise):
     np.testing.assert_allclose(np.ravel(apart), exact, rtol=1e-5)
 
 
-def test_large_sites_are_told_from_some(noise):
+@pytest.mark.parametrize("scale", [np.linspace(0, 1, 512)[:, None], np.linspace(0, 1, 256)])
+def test_large_sites_are_told_from_some(noise, scale):
     module, place = noise
     rng = np.random.default_rng(0)
-    scale = np.linspace(0, 1, 300)[:, None]
-    a, b = ({"w": scale * rng.normal(size=(300, 200))} for _ in range(2))
+    a, b = ({"w": scale * rng.normal(size=(512, 256))} for _ in range(2))
     sketches = [module.sketch(place(g)) for g in (a, b)]
     assert sketches[0]["w"].shape[-1] <= COORDINATES
     exact = ((a["w"] - b["w"]) ** 2).sum()
-    np.testing.assert_allclose(np.ravel(module.squared_distance(*sketches)), exact, rtol=0.05)
+    np.testing.assert_allclose(np.ravel(module.squared_distance(*sketches)), exact, rtol=0.08)

@@ -35,9 +35,9 @@ def resnet9() -> nn.Module:
     ).eval()
 
 
-def gpt() -> nn.Module:
-    """Build a causal transformer of 4 layers, width 128, on 64 tokens of 512 kinds."""
-    return _GPT()
+def gpt(tokens: int = TOKENS) -> nn.Module:
+    """Build a causal transformer of 4 layers, width 128, on so many tokens of 512 kinds."""
+    return _GPT(tokens)
 
 
 def _block(inside: int, outside: int) -> nn.Sequential:
@@ -73,9 +73,9 @@ class _Layer(nn.Module):
 
 
 class _GPT(nn.Module):
-    def __init__(self) -> None:
+    def __init__(self, tokens: int) -> None:
         super().__init__()
-        self.tokens, self.places = nn.Embedding(VOCABULARY, MODEL), nn.Embedding(TOKENS, MODEL)
+        self.tokens, self.places = nn.Embedding(VOCABULARY, MODEL), nn.Embedding(tokens, MODEL)
         self.layers = nn.Sequential(*(_Layer() for _ in range(LAYERS)), nn.LayerNorm(MODEL))
         self.head = nn.Linear(MODEL, VOCABULARY, bias=False)
 

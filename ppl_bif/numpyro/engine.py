@@ -10,7 +10,7 @@ import numpy as np
 from jax import Array
 
 from ppl_bif.data import Batch, map_arrays, num_rows
-from ppl_bif.kernel import ROWS_AT_ONCE, Draws
+from ppl_bif.kernel import CONVOLVED_AT_ONCE, ROWS_AT_ONCE, Draws
 from ppl_bif.numpyro import outside
 from ppl_bif.numpyro.curvature import likelihood_curvature
 from ppl_bif.numpyro.gradients import Data
@@ -32,7 +32,7 @@ class Engine:
         self.data = {name: map_arrays(jnp.asarray, batch) for name, batch in data.items()}
         self.train = Data.of(self.data["train"])
         self._outside = outside.convolves_on_cpu(self.model, self.data["train"])
-        usual = outside.CONVOLVED_AT_ONCE if self._outside else ROWS_AT_ONCE
+        usual = CONVOLVED_AT_ONCE if self._outside else ROWS_AT_ONCE
         self._rows_at_once = evaluation_batch_size or usual
         example = next(iter(self.model.mode.values()))
         self.device = str(next(iter(example.devices())).device_kind)

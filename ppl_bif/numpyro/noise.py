@@ -8,7 +8,7 @@ from collections.abc import Mapping
 import jax.numpy as jnp
 from jax import Array
 
-from ppl_bif.kernel import COORDINATES
+from ppl_bif.kernel import spacing
 
 __all__ = ["Sketch", "noise_of_halves", "sketch", "squared_distance"]
 
@@ -22,7 +22,7 @@ def sketch(gradient: Mapping[str, Array]) -> Sketch:
     """
     kept = {}
     for name, g in gradient.items():
-        some = g.ravel()[:: -(-g.size // COORDINATES)]
+        some = g.ravel()[:: spacing(g.size)]
         kept[name] = some * (g.size / some.size) ** 0.5
     return kept
 

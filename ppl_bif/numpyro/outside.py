@@ -1,7 +1,8 @@
 """Loops outside of compiled programs, for networks that convolve on a CPU.
 
-XLA's convolutions there are several times slower inside a loop than outside of one. So steps,
-chains and rows are gone through in Python, over programs of one step and of a few rows.
+XLA's convolutions there are several times slower inside a loop than outside of one. So steps are
+gone through in Python, and so are chains and rows in scoring. Gradients of more than 2,048 rows
+and what warm-up does beside steps still loop inside.
 """
 
 from collections.abc import Mapping
@@ -16,10 +17,7 @@ from ppl_bif.data import Batch, batches, map_arrays
 from ppl_bif.kernel import MEASURE_EVERY
 from ppl_bif.numpyro.gradients import Data
 
-__all__ = ["CONVOLVED_AT_ONCE", "advance", "convolves_on_cpu", "score"]
-
-# Images scored at once, so that what lies between two layers stays in a cache.
-CONVOLVED_AT_ONCE = 256
+__all__ = ["advance", "convolves_on_cpu", "score"]
 
 
 def convolves_on_cpu(model: Any, batch: Batch) -> bool:

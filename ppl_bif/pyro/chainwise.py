@@ -128,7 +128,7 @@ def _layout(node: torch.fx.Node) -> Any:
 
 def flatten(tensors: Mapping[str, Tensor]) -> Tensor:
     """Lay tensors ``(chain, ...)`` side by side, ``(chain, d)``."""
-    return torch.cat([t.flatten(1) for t in tensors.values()], dim=1)
+    return torch.cat([t.reshape(len(t), -1) for t in tensors.values()], dim=1)
 
 
 def unflatten(flat: Tensor, like: Mapping[str, Tensor]) -> dict[str, Tensor]:

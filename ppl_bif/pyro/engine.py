@@ -5,20 +5,18 @@ from functools import partial
 from typing import Any
 
 import numpy as np
+import pyro
 import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
 from ppl_bif.data import Batch, batches, map_arrays
-from ppl_bif.kernel import ROWS_AT_ONCE, Draws
+from ppl_bif.kernel import CONVOLVED_AT_ONCE, ROWS_AT_ONCE, Draws
 from ppl_bif.pyro.chainwise import Chainwise
 from ppl_bif.pyro.curvature import likelihood_curvature
 from ppl_bif.pyro.gradients import Data
 
 __all__ = ["Engine"]
-
-# Images scored at once on a CPU, so that what lies between two layers stays in its cache.
-CONVOLVED_AT_ONCE = 256
 
 
 class Engine:
@@ -34,20 +32,29 @@ class Engine:
         self._device = example.device
         self.device = _name_of(example.device)
         self.dtype = str(example.dtype).removeprefix("torch.")
-        self._convolves = self.model.convolves_on_cpu
-        self._score = Chainwise(self.model.log_likelihood, one_by_one=self._convolves)
+        convolves = self.model.convolves_on_cpu
+        self._score = Chainwise(self.model.log_likelihood, one_by_one=convolves)
         placed = {name: map_arrays(self._place, batch) for name, batch in data.items()}
+        if convolves and self._takes_channels_last(placed["train"]):
+            placed = {name: map_arrays(_channels_last, batch) for name, batch in placed.items()}
         self.train = Data.of(placed["train"])
-        usual = CONVOLVED_AT_ONCE if self._convolves else ROWS_AT_ONCE
+        usual = CONVOLVED_AT_ONCE if convolves else ROWS_AT_ONCE
         size = evaluation_batch_size or usual
         self.data = {name: list(batches(batch, size)) for name, batch in placed.items()}
 
     def _place(self, array: np.ndarray) -> Tensor:
-        placed = torch.tensor(array, device=self._device)
-        if self._convolves and placed.ndim == 4:
-            # Not `contiguous`, which leaves the strides of one channel as they are.
-            return placed.to(memory_format=torch.channels_last)
-        return placed
+        return torch.tensor(array, device=self._device)
+
+    @torch.no_grad()
+    def _takes_channels_last(self, batch: Batch) -> bool:
+        """Try a row: a network that calls ``view`` on what a convolution gives may not."""
+        try:
+            with pyro.validation_enabled(False):
+                few = map_arrays(lambda a: _channels_last(a[:2]), batch)
+                self.model.log_likelihood(self.model.mode, few)
+        except RuntimeError:
+            return False
+        return True
 
     def start(self, chains: Sequence[int], seed: int, like: Any = None) -> Any:
         """Return the state of some chains at the trained weights, with a generator of their own."""
@@ -117,7 +124,8 @@ class Engine:
 
     def _stats(self, state: Any) -> dict[str, Tensor]:
         squares = [
-            (w - self.model.mode[name]).flatten(1).square().sum(1) for name, w in state.z.items()
+            (w - self.model.mode[name]).reshape(len(w), -1).square().sum(1)
+            for name, w in state.z.items()
         ]
         values = {name: getattr(state, name) for name in self.kernel.stats}
         return {**values, "distance": torch.stack(squares).sum(0).sqrt()}
@@ -137,6 +145,11 @@ class Engine:
     def without_weights(self, state: Any) -> Any:
         """Return what ``start`` takes of a state, so that its weights can be let go."""
         return state._replace(z={}, moving=())
+
+
+def _channels_last(array: Tensor) -> Tensor:
+    # Not `contiguous`, which leaves the strides of one channel as they are.
+    return array.to(memory_format=torch.channels_last) if array.ndim == 4 else array
 
 
 def _name_of(device: torch.device) -> str:

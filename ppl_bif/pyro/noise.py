@@ -8,7 +8,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from ppl_bif.kernel import COORDINATES
+from ppl_bif.kernel import spacing
 
 __all__ = ["Sketch", "noise_of_halves", "sketch", "squared_distance"]
 
@@ -22,8 +22,8 @@ def sketch(gradient: Mapping[str, Tensor]) -> Sketch:
     """
     kept = {}
     for name, g in gradient.items():
-        flat = g.flatten(1)
-        some = flat[:, :: -(-flat.shape[1] // COORDINATES)]
+        flat = g.reshape(len(g), -1)
+        some = flat[:, :: spacing(flat.shape[1])]
         # A copy, which does not hold on to the rest.
         kept[name] = some * (flat.shape[1] / some.shape[1]) ** 0.5
     return kept

@@ -152,6 +152,21 @@ def test_convolutions_go_chain_by_chain_and_give_what_vmap_gives(data):
     np.testing.assert_allclose(*values, atol=1e-5)
 
 
+def test_networks_that_view_what_convolutions_give(data):
+    class Viewing(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.first, self.last = nn.Conv2d(1, 4, 3), nn.Linear(64, 3)
+
+        def forward(self, x):
+            return self.last(self.first(x).view(len(x), -1))
+
+    x = np.random.default_rng(1).normal(size=(24, 1, 6, 6)).astype(np.float32)
+    kernel = SGLD(localize(Viewing(), likelihood="categorical"), batch_size=8, step_size=1e-3)
+    for chains in (1, 2):
+        bif.sample(kernel, train=(x, data[1]), query=(x, data[1]), draws=4, warmup=0, chains=chains)
+
+
 def test_branches_on_weights_are_refused_where_a_trace_would_get_them_wrong(data):
     class Branching(nn.Module):
         def __init__(self):
