@@ -6,10 +6,22 @@ import numpy as np
 
 from models import digits
 
-__all__ = ["BATCH", "CASES", "LOCALIZATION", "STEP", "Case", "jax_network", "rows", "torch_network"]
+__all__ = [
+    "BATCH",
+    "CASES",
+    "JAX_NETWORKS",
+    "LOCALIZATION",
+    "STEP",
+    "Case",
+    "jax_network",
+    "rows",
+    "torch_network",
+]
 
 # Settings that all subjects share: rows of a gradient, pull, SGLD's eps.
 BATCH, LOCALIZATION, STEP = 64, 100.0, 1e-5
+# Networks that are written in JAX too.
+JAX_NETWORKS = ("mlp", "cnn")
 # Images and sequences to attribute to, and to explain.
 TRAIN, QUERY = 192, 64
 

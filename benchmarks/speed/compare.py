@@ -16,7 +16,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from benchmarks.speed.cases import CASES
+from benchmarks.speed.cases import CASES, JAX_NETWORKS
 from benchmarks.speed.subjects import SUBJECTS
 
 RESULTS = Path(__file__).parent / "results" / "cpu.jsonl"
@@ -33,7 +33,12 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--turns", type=int, default=5)
     options = parser.parse_args()
-    names = [name for name in options.subjects if name != PEER or options.peers]
+    in_jax = CASES[options.case].network in JAX_NETWORKS
+    names = [
+        name
+        for name in options.subjects
+        if (name != PEER or options.peers) and (in_jax or name not in ("numpyro", "bare_jax"))
+    ]
     turns = [
         {name: measured(name, options.case, options.threads, options.peers) for name in names}
         for _ in range(options.turns)

@@ -1,7 +1,7 @@
 """What is compared: ``sample`` in both backends, bare loops, devinterp.
 
 Each takes a case and returns a function of a number of draws, which does all the work of them: SGLD
-steps on batches of 64, and after each the losses of all 1,797 digits.
+steps on batches of 64, and after each the losses of all rows.
 """
 
 import tempfile

@@ -20,7 +20,8 @@ def main() -> None:
         for name, label in LABELS.items():
             line = found.get((case, name, 1))
             if line:
-                against = spread(line["call_over_devinterp"], "{:.3g}")
+                ratio = line.get("call_over_devinterp")
+                against = spread(ratio, "{:.3g}") if ratio and name != "devinterp" else ""
                 print(f"| {title} | {label} | {spread(line['call'], '{:,.0f}')} | {against} |")
                 title = ""
     print("\n| network | Pyro | NumPyro |\n|---|---|---|")
