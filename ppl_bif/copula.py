@@ -175,39 +175,44 @@ def _remainder_error(
     error = np.empty_like(slope)
     chains, draws = t.centred.shape[:2]
     where = spans(chains, draws, blocks)
-    (x, z), (y, w) = _flat(t), _flat(q)
+    train, query = _flat(t, blocks), _flat(q, blocks)
     for tile in tiles(*slope.shape):
         of_q, of_t = tile
         error[tile] = _tile_error(
-            (x[:, of_t], z[:, of_t]), (y[:, of_q], w[:, of_q]), slope[tile], r[tile], where
+            tuple(part[:, of_t] for part in train),
+            tuple(part[:, of_q] for part in query),
+            slope[tile],
+            r[tile],
+            where,
         )
     return error
 
 
-def _flat(margins: Margins) -> tuple[np.ndarray, np.ndarray]:
-    """Return series of standard deviation 1 and normal scores, ``(draw, row)``."""
+def _flat(margins: Margins, blocks: int) -> tuple[np.ndarray, ...]:
+    """Return series of standard deviation 1, normal scores, and mean squares of their blocks."""
     x, z = margins.centred, margins.scores
     sd = np.where(margins.sd > 0, margins.sd, np.inf).astype(x.dtype)
-    return (x / sd).reshape(-1, x.shape[2]), z.reshape(-1, z.shape[2])
+    squares = block_means(z**2, blocks)
+    return tuple(part.reshape(-1, x.shape[2]) for part in (x / sd, z, squares))
 
 
 def _tile_error(
-    train: tuple[np.ndarray, np.ndarray],
-    query: tuple[np.ndarray, np.ndarray],
+    train: tuple[np.ndarray, ...],
+    query: tuple[np.ndarray, ...],
     slope: np.ndarray,
     r: np.ndarray,
     where: list[tuple[int, int]],
 ) -> np.ndarray:
-    (x, z), (y, w) = train, query
+    (x, z, z_squares), (y, w, w_squares) = train, query
     slope = slope.astype(x.dtype)
     around = (slope * r / 2).astype(x.dtype)
     total, square = np.zeros(r.shape), np.zeros(r.shape)
-    for start, stop in where:
+    for block, (start, stop) in enumerate(where):
         a, b, share = z[start:stop], w[start:stop], (stop - start) / len(z)
         left = y[start:stop].T @ x[start:stop]
         left -= slope * (b.T @ a)
         left /= np.array(stop - start, left.dtype)
-        left += around * np.add.outer(mean_square(b), mean_square(a)).astype(left.dtype)
+        left += around * np.add.outer(w_squares[block], z_squares[block]).astype(left.dtype)
         total += share * left
         left *= left
         square += share * left
