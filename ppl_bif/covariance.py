@@ -18,12 +18,21 @@ from ppl_bif.blocks import (
     mean_variance,
     spans,
 )
-from ppl_bif.tiles import Estimate, moments, over_tiles
+from ppl_bif.tiles import Estimate, moments, over_tiles, pair_moments
 
-__all__ = ["block_covariance", "covariance"]
+__all__ = [
+    "Layout",
+    "Series",
+    "block_covariance",
+    "compare",
+    "compare_pairs",
+    "covariance",
+    "layout",
+    "look",
+]
 
 
-class _Series(NamedTuple):
+class Series(NamedTuple):
     """Some series of one side, and what errors need of each alone.
 
     Attributes
@@ -47,6 +56,34 @@ class _Series(NamedTuple):
     means: np.ndarray
     variance: np.ndarray
     growth: np.ndarray
+
+    def rows(self, which: np.ndarray) -> "Series":
+        """Return some of the rows."""
+        return Series(*(part[..., which] for part in self))
+
+    def by_row(self) -> "Series":
+        """Lay out draws and means row by row, ``(row, draw)``, from which rows are quickly had."""
+        draws, means = (np.ascontiguousarray(part.T) for part in (self.draws, self.means))
+        return self._replace(draws=draws, means=means)
+
+    def factors(self) -> np.ndarray:
+        """Return what covariances are products of, ``(draw and block, row)``."""
+        draws = self.draws / np.sqrt(np.array(len(self.draws), self.draws.dtype))
+        return np.concatenate([draws, self.means])
+
+
+class Layout(NamedTuple):
+    """Where the blocks of all chains begin and end, and the factor on variances of their mean."""
+
+    spans: list[tuple[int, int]]
+    chains: int
+    factor: float
+
+
+def layout(chains: int, draws: int, blocks: int, time: float) -> Layout:
+    """Lay so many blocks into each chain, for products of this autocorrelation time."""
+    where = spans(chains, draws, blocks)
+    return Layout(where, chains, inflation(draws, blocks, time) ** 2 / (len(where) - 1))
 
 
 def covariance(train: np.ndarray, query: np.ndarray) -> np.ndarray:
@@ -90,17 +127,12 @@ def block_covariance(
     >>> bool(abs(score.value[0, 0] - 2) < 3 * score.mcse[0, 0])
     True
     """
-    chains, draws = train.shape[:2]
-    where = spans(chains, draws, blocks)
-    larger = inflation(draws, blocks, time)
-
-    def compare(rows: _Series, explained: _Series) -> Estimate:
-        return _compare(rows, explained, where, chains, larger)
-
-    return over_tiles(partial(_look, blocks=blocks), compare, train, query)
+    where = layout(len(train), train.shape[1], blocks, time)
+    return over_tiles(partial(look, blocks=blocks), partial(compare, where=where), train, query)
 
 
-def _look(series: np.ndarray, blocks: int) -> _Series:
+def look(series: np.ndarray, blocks: int) -> Series:
+    """Take from series ``(chain, draw, row)`` what their covariances need."""
     moved, rows = centred(series), series.shape[2]
     sd = np.sqrt(mean_square(moved.reshape(-1, rows)))
     scale = np.exp2(np.round(np.log2(np.where(sd > 0, sd, 1.0))))
@@ -110,22 +142,46 @@ def _look(series: np.ndarray, blocks: int) -> _Series:
     means = block_means(moved, blocks).reshape(-1, rows) * share[:, None]
     variance, of_all = mean_variance(moved, blocks)
     small = (part.astype(moved.dtype) for part in (means, variance, 1 + of_all))
-    return _Series(scale, moved.reshape(-1, rows), *small)
+    return Series(scale, moved.reshape(-1, rows), *small)
 
 
-def _compare(
-    train: _Series, query: _Series, where: list[tuple[int, int]], chains: int, larger: float
+def compare(train: Series, query: Series, where: Layout) -> Estimate:
+    """Covariances of all pairs and their errors, ``(query, train)``."""
+    product, square = moments(train.draws, query.draws, where.spans)
+    hidden = query.means.T @ train.means
+    down = {name: getattr(query, name)[:, None] for name in ("scale", "variance", "growth")}
+    return _finished(product, square, hidden, train, query._replace(**down), where)
+
+
+def compare_pairs(
+    train: Series, query: Series, pairs: tuple[np.ndarray, np.ndarray], where: Layout
 ) -> Estimate:
-    """Covariances of a tile and their errors.
+    """Covariances of some pairs ``(queries, rows)``, of series laid out by row: ``(pair,)``."""
+    explained, row = (
+        Series(*(part[i] for part in side)) for side, i in zip((query, train), pairs, strict=True)
+    )
+    product, square = pair_moments(row.draws, explained.draws, where.spans)
+    hidden = np.einsum("pb,pb->p", row.means, explained.means)
+    return _finished(product, square, hidden, row, explained, where)
+
+
+def _finished(
+    product: np.ndarray,
+    square: np.ndarray,
+    hidden: np.ndarray,
+    train: Series,
+    query: Series,
+    where: Layout,
+) -> Estimate:
+    """Give covariances and errors their corrections and their units.
 
     Series centred at the mean of their chain vary too little by the variance of that mean, and the
     product of two such means differs from chain to chain.
     """
-    product, square = moments(train.draws, query.draws, where)
     square -= product**2
     np.maximum(square, 0, out=square)
-    square *= np.outer(query.growth, train.growth * (larger**2 / (len(where) - 1)))
-    square += np.outer(query.variance, train.variance / chains)
-    product += query.means.T @ train.means
-    unit = np.outer(query.scale, train.scale)
+    square *= query.growth * (train.growth * where.factor)
+    square += query.variance * (train.variance / where.chains)
+    product += hidden
+    unit = query.scale * train.scale
     return Estimate(unit * product, unit * np.sqrt(square, out=square))

@@ -4,17 +4,29 @@ from typing import Any
 
 import numpy as np
 import xarray as xr
-from scipy.stats import t as student
 
+from ppl_bif.blocks import blocks_against
 from ppl_bif.checks import whole
-from ppl_bif.scores import BLOCK_PAIRS, RESOLVED_ERRORS, influence
+from ppl_bif.discoveries import benjamini_hochberg, surest
+from ppl_bif.scores import BLOCK_PAIRS, RESOLVED_ERRORS, attributes, influence, shrinks
+from ppl_bif.search import Best, search
+from ppl_bif.traces import Traces, refuse_unsampled, traces
 
 __all__ = ["top"]
 
 DIRECTIONS = ("raises", "lowers")
 
 
-def top(scores: Any, k: int = 10, *, fdr: float = 0.05) -> xr.Dataset:
+def top(
+    scores: Any,
+    k: int = 10,
+    *,
+    fdr: float = 0.05,
+    train: str = "train_obs",
+    query: str = "query_obs",
+    observable: str | None = None,
+    shrink: str | None = "auto",
+) -> xr.Dataset:
     """List the k training rows that most raise, and that most lower, each query.
 
     The best of many noisy scores look large by chance: 5% of all rows lie beyond two errors when
@@ -28,11 +40,18 @@ def top(scores: Any, k: int = 10, *, fdr: float = 0.05) -> xr.Dataset:
     Parameters
     ----------
     scores
-        What :func:`ppl_bif.influence` gave, or a run, of which it is then asked.
+        What :func:`ppl_bif.influence` gave, or a run. Of a run, plain covariances are searched
+        without forming the matrix of all pairs: blocks of training rows pass by, and only what
+        enters a list is kept and gets an error. How many of a query's p-values are small, on which
+        ``resolved`` hangs, is then counted in a random sample of 4,096 rows, less two standard
+        errors.
     k
         Rows listed in each direction.
     fdr
         Expected share of false discoveries among the rows called resolved.
+    train, query, observable, shrink
+        Of a run, as :func:`ppl_bif.influence` takes them. ``shrink="auto"`` shrinks where that
+        function does, but no more than 2^24 pairs.
 
     Returns
     -------
@@ -64,61 +83,81 @@ def top(scores: Any, k: int = 10, *, fdr: float = 0.05) -> xr.Dataset:
     >>> best["settled"].sel(direction="raises").values.tolist()
     [[True, True]]
     """
-    if not isinstance(scores, xr.Dataset) or "influence" not in scores:
-        scores = influence(scores)
-    rows = scores.sizes["train"]
-    if whole("k", k) > rows:
-        raise ValueError(f"k must be at most the {rows} training rows; got {k}")
     if not 0 < fdr < 1:
         raise ValueError(f"fdr must lie between 0 and 1; got {fdr!r}")
+    if not isinstance(scores, xr.Dataset) or "influence" not in scores:
+        sides = traces(scores, train, query, observable)
+        rows, queries = (len(side.ids) for side in sides)
+        few = shrink == "eb" or rows * queries <= BLOCK_PAIRS
+        if not (few and shrinks(shrink, "covariance", rows)):
+            return _searched(scores, *sides, k, fdr)
+        scores = influence(scores, train=train, query=query, observable=observable, shrink="eb")
+    rows, queries = scores.sizes["train"], scores.sizes["query"]
+    _check_k(k, rows)
     height = max(1, BLOCK_PAIRS // rows)
     parts = [
-        _top_of(scores.isel(query=slice(start, start + height)).compute(), k, fdr)
-        for start in range(0, scores.sizes["query"], height)
+        _best(scores.isel(query=slice(start, start + height)).compute(), min(k + 1, rows), fdr)
+        for start in range(0, queries, height)
     ]
-    best = xr.concat(parts, "query") if len(parts) > 1 else parts[0]
-    return best.assign_attrs({**scores.attrs, "k": k, "fdr": fdr})
+    best = Best(*(np.concatenate(part) for part in zip(*parts, strict=True)))
+    listed = _listed(best, k, scores["train"].values, scores["query"].values)
+    return listed.assign_attrs({**scores.attrs, "k": k, "fdr": fdr})
 
 
-def _top_of(scores: xr.Dataset, k: int, fdr: float) -> xr.Dataset:
+def _searched(run: Any, rows: Traces, explained: Traces, k: int, fdr: float) -> xr.Dataset:
+    """Search the plain covariances of a run."""
+    refuse_unsampled(run)
+    size = len(rows.ids), len(explained.ids)
+    _check_k(k, size[0])
+    blocks = blocks_against(rows.some(), explained.some())
+    attrs = attributes(run, rows, blocks, kind="covariance", shrunk=False)
+    best = search(rows.read, explained.read, size, min(k + 1, size[0]), blocks, fdr=fdr)
+    beta = attrs["inverse_temperature"]
+    best = best._replace(value=beta * best.value, error=beta * best.error)
+    return _listed(best, k, rows.ids, explained.ids).assign_attrs({**attrs, "k": k, "fdr": fdr})
+
+
+def _check_k(k: int, rows: int) -> None:
+    if whole("k", k) > rows:
+        raise ValueError(f"k must be at most the {rows} training rows; got {k}")
+
+
+def _best(scores: xr.Dataset, k: int, fdr: float) -> Best:
+    """Find the best of a table of scores."""
     value, error = scores["influence"].values, scores["mcse"].values
     if "false_sign" in scores:
-        found = _sure(scores["false_sign"].values, fdr)
+        found = surest(scores["false_sign"].values, fdr)
     else:
-        found = _discoveries(value, error, int(scores.attrs.get("blocks", 100)), fdr)
-    more = min(k + 1, value.shape[1])
-    order = np.stack([_largest(value, more), _largest(-value, more)], axis=1)
-    settled = _settled(value, error, order)[..., :k]
-    order = order[..., :k]
+        found = benjamini_hochberg(value, error, fdr, int(scores.attrs.get("blocks", 100)))
+    order = np.stack([_largest(value, k), _largest(-value, k)], axis=1)
+    picked = (np.take_along_axis(t[:, None, :], order, axis=2) for t in (value, error, found))
+    return Best(order, *picked)
 
-    def pick(table: np.ndarray) -> tuple[tuple[str, ...], np.ndarray]:
-        chosen = np.take_along_axis(table[:, None, :], order, axis=2)
-        return ("query", "direction", "rank"), chosen
 
-    signs = np.array([1, -1])[None, :, None]
-    influence = pick(value)
+def _listed(best: Best, k: int, train: np.ndarray, query: np.ndarray) -> xr.Dataset:
+    """Lay out the first k of each list; the one after them tells whether the last is settled."""
+    dims = ("query", "direction", "rank")
+    settled = _settled(best.value, best.error)[..., :k]
+    best = Best(*(part[..., :k] for part in best))
+    signs = np.array([1, -1])[:, None]
     return xr.Dataset(
         {
-            "train": (influence[0], scores["train"].values[order]),
-            "influence": influence,
-            "mcse": pick(error),
+            "train": (dims, train[best.row]),
+            "influence": (dims, best.value),
+            "mcse": (dims, best.error),
             # A row of the other sign is in the list only for want of better ones.
-            "resolved": (influence[0], pick(found)[1] & (signs * influence[1] > 0)),
-            "settled": (influence[0], settled),
+            "resolved": (dims, best.found & (signs * best.value > 0)),
+            "settled": (dims, settled),
         },
-        coords={
-            "query": scores["query"].values,
-            "direction": list(DIRECTIONS),
-            "rank": np.arange(k),
-        },
+        coords={"query": query, "direction": list(DIRECTIONS), "rank": np.arange(k)},
     )
 
 
-def _settled(value: np.ndarray, error: np.ndarray, order: np.ndarray) -> np.ndarray:
+def _settled(value: np.ndarray, error: np.ndarray) -> np.ndarray:
     """Mark the ranks whose scores differ from those of both neighbours."""
-    v, e = (np.take_along_axis(table[:, None, :], order, axis=2) for table in (value, error))
-    apart = np.abs(np.diff(v, axis=2)) > RESOLVED_ERRORS * np.hypot(e[..., 1:], e[..., :-1])
-    end = np.ones_like(v[..., :1], bool)
+    both = np.hypot(error[..., 1:], error[..., :-1])
+    apart = np.abs(np.diff(value, axis=2)) > RESOLVED_ERRORS * both
+    end = np.ones_like(value[..., :1], bool)
     return np.concatenate([end, apart], axis=2) & np.concatenate([apart, end], axis=2)
 
 
@@ -126,25 +165,3 @@ def _largest(value: np.ndarray, k: int) -> np.ndarray:
     some = np.argpartition(-value, k - 1, axis=1)[:, :k]
     order = np.argsort(-np.take_along_axis(value, some, axis=1), axis=1, kind="stable")
     return np.take_along_axis(some, order, axis=1)
-
-
-def _discoveries(value: np.ndarray, error: np.ndarray, blocks: int, fdr: float) -> np.ndarray:
-    """Mark the discoveries of each query, by Benjamini & Hochberg (1995)."""
-    with np.errstate(divide="ignore", invalid="ignore"):
-        p = 2 * student.sf(np.abs(value / error), blocks - 1)
-    p = np.where(error > 0, p, 1.0)
-    ranked = np.sort(p, axis=1)
-    limit = fdr * np.arange(1, p.shape[1] + 1) / p.shape[1]
-    below = ranked <= limit
-    cut = np.where(below, ranked, -1.0).max(axis=1, keepdims=True)
-    return p <= cut
-
-
-def _sure(false_sign: np.ndarray, fdr: float) -> np.ndarray:
-    """Mark the surest scores of each query, whose mean false sign rate is at most ``fdr``."""
-    order = np.argsort(false_sign, axis=1, kind="stable")
-    ranked = np.take_along_axis(false_sign, order, axis=1)
-    mean = np.cumsum(ranked, axis=1) / np.arange(1, ranked.shape[1] + 1)
-    found = np.zeros_like(false_sign, bool)
-    np.put_along_axis(found, order, mean <= fdr, axis=1)
-    return found

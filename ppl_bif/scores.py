@@ -7,17 +7,17 @@ import dask.array as da
 import numpy as np
 import xarray as xr
 
-from ppl_bif.blocks import choose_blocks, product_time
+from ppl_bif.blocks import Blocks, blocks_against, choose_blocks, product_time
 from ppl_bif.calibration import widening
 from ppl_bif.copula import copula_covariance, normal_scores
 from ppl_bif.correlation import block_correlation
 from ppl_bif.covariance import block_covariance
-from ppl_bif.errors import BIFError
-from ppl_bif.schema import group, refuse_unmarked, root_attrs, usable_chains
+from ppl_bif.schema import root_attrs, usable_chains
 from ppl_bif.shrinkage import Shrunk
 from ppl_bif.tiles import Estimate
+from ppl_bif.traces import Traces, refuse_unsampled, traces
 
-__all__ = ["influence"]
+__all__ = ["attributes", "influence", "shrinks"]
 
 BLOCK_PAIRS = 2**24
 RESOLVED_ERRORS = 2.0
@@ -26,13 +26,6 @@ RESOLVED_FALSE_SIGN = 0.025
 SHRINK_ROWS = 200
 KINDS = ("covariance", "correlation")
 SHRINK = ("auto", "eb", None)
-
-
-class _Blocks(NamedTuple):
-    """Blocks per chain from which errors come, and the autocorrelation time they stand against."""
-
-    blocks: int
-    time: float
 
 
 class _Copula(NamedTuple):
@@ -48,7 +41,7 @@ class _Estimator(NamedTuple):
 
     kind: str
     scale: float
-    plain: _Blocks
+    plain: Blocks
     copula: _Copula | None
 
     @property
@@ -57,30 +50,18 @@ class _Estimator(NamedTuple):
         more = ("covariance", "covariance_mcse", "false_sign")
         return ("influence", "mcse", *(more if self.copula else ()))
 
-    def __call__(self, train: np.ndarray, query: np.ndarray) -> np.ndarray:
-        """Compute the variables of a block of pairs, ``(name, query, train)``."""
+    def __call__(self, train: np.ndarray, query: np.ndarray) -> tuple[np.ndarray, ...]:
+        """Compute the variables of a block of pairs, each ``(query, train)``."""
         estimate = block_correlation if self.kind == "correlation" else block_covariance
         raw = estimate(train, query, **self.plain._asdict())
         if self.copula is None:
-            return self.scale * np.stack(raw)
+            return tuple(self._scaled(layer) for layer in raw)
         mean, sd, false_sign = copula_covariance(train, query, raw, **self.copula._asdict())
-        return np.stack([*(self.scale * layer for layer in (mean, sd, *raw)), false_sign])
+        return *(self._scaled(layer) for layer in (mean, sd, *raw)), false_sign
 
-
-class _Series(NamedTuple):
-    """Traces ``(chain, draw, row)`` that are read piece by piece, and the ids of the rows."""
-
-    array: xr.DataArray
-    ids: np.ndarray
-    dim: str
-    chains: list[int]
-
-    def read(self, rows: slice | np.ndarray) -> np.ndarray:
-        part = self.array.isel({self.dim: rows, "chain": self.chains})
-        others = [d for d in part.dims if d not in ("chain", "draw", self.dim)]
-        values = (part.sum(others) if others else part).transpose("chain", "draw", self.dim).values
-        refuse_unmarked(values, self.array.name, self.chains)
-        return values if values.dtype in (np.float32, np.float64) else values.astype(float)
+    def _scaled(self, layer: np.ndarray) -> np.ndarray:
+        layer *= self.scale
+        return layer
 
 
 def influence(
@@ -160,19 +141,17 @@ def influence(
            [2., 4.]])
     """
     _check_estimator(kind, shrink)
-    _refuse_unsampled(idata)
-    rows, explained = _series(idata, train, query, observable)
-    enough = kind == "covariance" and len(rows.ids) >= SHRINK_ROWS
-    shrunk = shrink == "eb" or (shrink == "auto" and enough)
-    chains, draws = len(rows.chains), rows.array.sizes["draw"]
-    beta = float(root_attrs(idata).get("inverse_temperature", 1.0))
-    scale = beta if kind == "covariance" else 1.0
-    some = _some(rows), _some(explained)
-    plain = _blocks(*some)
+    refuse_unsampled(idata)
+    rows, explained = traces(idata, train, query, observable)
+    shrunk = shrinks(shrink, kind, len(rows.ids))
+    some = rows.some(), explained.some()
+    plain = blocks_against(*some)
     copula = _copula(*some, plain)._replace(wider=_widening(*some)) if shrunk else None
+    attrs = attributes(idata, rows, plain, kind=kind, shrunk=shrunk)
+    scale = attrs["inverse_temperature"] if kind == "covariance" else 1.0
     estimator = _Estimator(kind, scale, plain, copula)
 
-    def pairs(query_rows: slice, train_rows: slice) -> np.ndarray:
+    def pairs(query_rows: slice, train_rows: slice) -> tuple[np.ndarray, ...]:
         return estimator(rows.read(train_rows), explained.read(query_rows))
 
     size = (len(estimator.names), len(explained.ids), len(rows.ids))
@@ -180,16 +159,7 @@ def influence(
     scores = xr.Dataset(
         {name: (("query", "train"), layers[i]) for i, name in enumerate(estimator.names)},
         coords={"query": explained.ids, "train": rows.ids},
-        attrs={
-            "kind": kind,
-            "shrink": "eb" if shrunk else "none",
-            "inverse_temperature": beta,
-            "chains_used": rows.chains,
-            "chains_excluded": usable_chains(idata)[1],
-            "draws": draws,
-            "product_time": plain.time,
-            "blocks": plain.blocks * chains,
-        },
+        attrs=attrs,
     )
     if copula:
         scores.attrs["mcse_widened"] = copula.wider
@@ -202,6 +172,29 @@ def influence(
     return scores
 
 
+def attributes(
+    idata: Any, rows: Traces, blocks: Blocks, *, kind: str, shrunk: bool
+) -> dict[str, Any]:
+    """Say how scores were made."""
+    return {
+        "kind": kind,
+        "shrink": "eb" if shrunk else "none",
+        "inverse_temperature": float(root_attrs(idata).get("inverse_temperature", 1.0)),
+        "chains_used": rows.chains,
+        "chains_excluded": usable_chains(idata)[1],
+        "draws": rows.array.sizes["draw"],
+        "product_time": blocks.time,
+        "blocks": blocks.blocks * len(rows.chains),
+    }
+
+
+def shrinks(shrink: str | None, kind: str, rows: int) -> bool:
+    """Decide whether scores of so many training rows are shrunk, by what was asked for."""
+    _check_estimator(kind, shrink)
+    enough = kind == "covariance" and rows >= SHRINK_ROWS
+    return shrink == "eb" or (shrink == "auto" and enough)
+
+
 def _check_estimator(kind: str, shrink: str | None) -> None:
     """Check what is asked for."""
     if kind not in KINDS:
@@ -212,13 +205,7 @@ def _check_estimator(kind: str, shrink: str | None) -> None:
         raise ValueError('a correlation is not shrunk: leave shrink out, or take kind="covariance"')
 
 
-def _blocks(train: np.ndarray, query: np.ndarray) -> _Blocks:
-    """Choose blocks for products, by some of the series."""
-    time = product_time(train, query)
-    return _Blocks(choose_blocks(len(train), train.shape[1], time), time)
-
-
-def _copula(train: np.ndarray, query: np.ndarray, plain: _Blocks) -> _Copula:
+def _copula(train: np.ndarray, query: np.ndarray, plain: Blocks) -> _Copula:
     """Choose blocks that also suit products of normal scores."""
     time = max(plain.time, product_time(normal_scores(train), normal_scores(query)))
     return _Copula(choose_blocks(len(train), train.shape[1], time), time)
@@ -228,76 +215,17 @@ def _widening(train: np.ndarray, query: np.ndarray) -> float:
     """Measure how much too small the errors of shrunk scores are, on some of the series."""
 
     def plain(train: np.ndarray, query: np.ndarray) -> Estimate:
-        return block_covariance(train, query, **_blocks(train, query)._asdict())
+        return block_covariance(train, query, **blocks_against(train, query)._asdict())
 
     def posterior(train: np.ndarray, query: np.ndarray, raw: Estimate) -> Shrunk:
-        how = _copula(train, query, _blocks(train, query))
+        how = _copula(train, query, blocks_against(train, query))
         return copula_covariance(train, query, raw, **how._asdict())
 
     return widening(plain, posterior, train, query)
 
 
-def _refuse_unsampled(idata: Any) -> None:
-    """Raise BIFError for a run that was found not to have sampled its posterior."""
-    refused = root_attrs(idata).get("refused", [])
-    reasons = [refused] if isinstance(refused, str) else list(refused)
-    if reasons:
-        raise BIFError(
-            f"this run did not sample its posterior and is not scored: {'; '.join(reasons)}. "
-            "Sample again with step_size left out, or a larger localization"
-        )
-
-
-def _series(idata: Any, train: str, query: str, observable: str | None) -> tuple[_Series, _Series]:
-    likelihood = group(idata, "log_likelihood")
-    if likelihood is None or not likelihood.data_vars:
-        raise ValueError(
-            "influence needs pointwise log-likelihoods: the InferenceData has no log_likelihood "
-            "group; make it with ppl_bif.sample, or compute it (numpyro.infer.log_likelihood)"
-        )
-    used, excluded = usable_chains(idata)
-    if not used:
-        raise BIFError(f"every chain diverged ({excluded}): sample again with a smaller step")
-    only = str(next(iter(likelihood))) if len(likelihood) == 1 else None
-    rows = _named(likelihood, train, only, "train", used)
-    if observable is None:
-        return rows, _named(likelihood, query, only, "query", used)
-    posterior = group(idata, "posterior")
-    if posterior is None:
-        raise ValueError(f"observable {observable!r} needs a posterior group, and there is none")
-    return rows, _named(posterior, observable, None, "query", used)
-
-
-def _named(
-    dataset: xr.Dataset, name: str, only: str | None, role: str, chains: list[int]
-) -> _Series:
-    if name not in dataset.data_vars and only is not None:
-        name = only
-    if name not in dataset.data_vars:
-        raise ValueError(f"{role} variable {name!r} is not there; there are {list(dataset)}")
-    array = dataset[name]
-    missing = {"chain", "draw"} - set(array.dims)
-    if missing:
-        raise ValueError(f"{name!r} must have dims chain and draw; it has {array.dims}")
-    dims = [d for d in array.dims if d not in ("chain", "draw")]
-    own = [d for d in dims if not str(d).endswith("_token")]
-    if not own:
-        return _Series(array.expand_dims({role: [name]}), np.array([name]), role, chains)
-    if len(own) == 1:
-        return _Series(array, array[own[0]].values, str(own[0]), chains)
-    flat = array.stack({role: own}, create_index=False)
-    index = np.ndindex(*(array.sizes[d] for d in own))
-    return _Series(flat, np.array([",".join(map(str, i)) for i in index]), role, chains)
-
-
-def _some(series: _Series, most: int = 256) -> np.ndarray:
-    """Read rows spread over a series, to measure autocorrelation on."""
-    rows = len(series.ids)
-    return series.read(np.unique(np.linspace(0, rows - 1, min(rows, most)).astype(int)))
-
-
 def _evaluate(
-    pairs: Callable[[slice, slice], np.ndarray],
+    pairs: Callable[[slice, slice], tuple[np.ndarray, ...]],
     layers: int,
     query: int,
     train: int,
@@ -305,7 +233,7 @@ def _evaluate(
     *,
     whole_queries: bool,
 ) -> Any:
-    """Evaluate all pairs now, ``(layer, query, train)``, or lazily by blocks if they are many."""
+    """Evaluate all pairs now, layers ``(query, train)``, or lazily by blocks if they are many."""
     if query * train <= block_pairs:
         return pairs(slice(0, query), slice(0, train))
     width = train if whole_queries else min(train, max(1, block_pairs // min(query, 256)))
@@ -313,7 +241,7 @@ def _evaluate(
 
     def block(block_info: Any) -> np.ndarray:
         _, rows, columns = block_info[None]["array-location"]
-        return pairs(slice(*rows), slice(*columns))
+        return np.stack(pairs(slice(*rows), slice(*columns)))
 
     chunks = ((layers,), _cut(query, height), _cut(train, width))
     return da.map_blocks(block, chunks=chunks, dtype=float, meta=np.empty((0, 0, 0)))

@@ -9,7 +9,7 @@ from typing import NamedTuple, TypeVar
 
 import numpy as np
 
-__all__ = ["Estimate", "moments", "over_tiles", "tiles"]
+__all__ = ["Estimate", "moments", "over_tiles", "pair_moments", "tiles"]
 
 # Queries and training rows of a tile: three of them, in single precision, are half a megabyte.
 TILE = (125, 512)
@@ -87,6 +87,16 @@ def moments(
     product /= len(train)
     square /= len(train)
     return product, square
+
+
+def pair_moments(
+    train: np.ndarray, query: np.ndarray, spans: list[tuple[int, int]]
+) -> tuple[np.ndarray, np.ndarray]:
+    """As :func:`moments`, of single pairs of series ``(pair, draw)``: ``(pair,)``."""
+    starts, stops = np.array(spans).T
+    sums = np.add.reduceat(train * query, starts, axis=1)
+    square = sums**2 @ (1 / (stops - starts)).astype(sums.dtype)
+    return sums.sum(axis=1) / train.shape[1], square / train.shape[1]
 
 
 def _cut(rows: int, size: int) -> list[slice]:

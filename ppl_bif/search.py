@@ -1,0 +1,195 @@
+"""The largest and the smallest covariances of each query, without the matrix of all pairs.
+
+NumPy only. Blocks of training rows pass by once. Of each, all covariances are formed, in one
+matrix product, but only those that enter the list of their query are looked at further: they alone
+are kept, and they alone get errors. How sure a listed row is hangs on all others, of which a random
+sample stands for the rest.
+"""
+
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
+
+import numpy as np
+
+from ppl_bif.blocks import Blocks
+from ppl_bif.covariance import Layout, Series, compare, compare_pairs, layout, look
+from ppl_bif.discoveries import cut_off, in_errors
+
+__all__ = ["SAMPLE", "Best", "search"]
+
+# Training rows that pass by at once, and queries that they are held against.
+WIDTH, HEIGHT = 2048, 2048
+# Pairs whose errors are taken at once, so few that they stay in a processor's cache.
+PAIRS = 128
+# Rows from which the law of all p-values of a query is taken.
+SAMPLE = 4096
+
+Read = Callable[[slice], np.ndarray]
+
+
+class Best(NamedTuple):
+    """The best of each query, in order; dims (query, direction, rank) unless said otherwise.
+
+    Attributes
+    ----------
+    row
+        Positions of training rows.
+    value, error
+        Covariances and their Monte Carlo errors.
+    found
+        Whether they are discoveries.
+    """
+
+    row: np.ndarray
+    value: np.ndarray
+    error: np.ndarray
+    found: np.ndarray
+
+
+class _Listed(NamedTuple):
+    """Scores in a list, ``(query, rank)`` when it is full, ``(pair,)`` as they come in.
+
+    ``height`` is what they are sorted by, the value or, in the list of the lowest, its negative.
+    """
+
+    query: np.ndarray
+    row: np.ndarray
+    height: np.ndarray
+    value: np.ndarray
+    error: np.ndarray
+
+
+def search(
+    train: Read, query: Read, size: tuple[int, int], k: int, blocks: Blocks, *, fdr: float
+) -> Best:
+    """Find the k largest and k smallest covariances of each query, with errors.
+
+    Parameters
+    ----------
+    train, query
+        Give series ``(chain, draw, row)`` of some of the rows.
+    size
+        How many training rows and queries there are.
+    k
+        Rows to list in each direction, at most all.
+    blocks
+        From which errors come.
+    fdr
+        Expected share of false discoveries among those called found, by Benjamini & Hochberg
+        (1995). How many of all p-values lie below a bound is counted in a random sample of 4,096
+        rows, less two standard errors, and in the list itself.
+
+    Returns
+    -------
+    Best
+        Dims (query, direction, rank), largest first and then smallest first.
+    """
+    rows, queries = size
+    parts = [
+        _search_some(train, query(part), rows, k, blocks, fdr) for part in _cut(queries, HEIGHT)
+    ]
+    return Best(*(np.concatenate(part) for part in zip(*parts, strict=True)))
+
+
+def _search_some(
+    train: Read, query: np.ndarray, rows: int, k: int, blocks: Blocks, fdr: float
+) -> Best:
+    where = layout(len(query), query.shape[1], *blocks)
+    explained = look(query, blocks.blocks)
+    factors, by_row = np.ascontiguousarray(explained.factors().T), explained.by_row()
+    lists = [_empty(query.shape[2], k) for _ in _SIGNS]
+    sample, seen = _sample(rows), []
+    for part in _cut(rows, WIDTH):
+        series = look(train(part), blocks.blocks)
+        score = factors @ series.factors()
+        score *= series.scale.astype(score.dtype)
+        turned = series.by_row()
+        for i, sign in enumerate(_SIGNS):
+            new = _entering(score, lists[i].height[:, -1] / explained.scale, sign, k)
+            lists[i] = _merged(lists[i], _scored(new, turned, by_row, where, part.start, sign))
+        own = sample[(sample >= part.start) & (sample < part.stop)] - part.start
+        if own.size:
+            seen.append(in_errors(*compare(series.rows(own), explained, where)))
+    row, value, error = (
+        np.stack([getattr(found, name) for found in lists], axis=1)
+        for name in ("row", "value", "error")
+    )
+    apart = np.concatenate(seen, axis=1)
+    found = _discoveries(value, error, apart, rows, fdr, len(where.spans))
+    return Best(row, value, error, found)
+
+
+_SIGNS = (1, -1)
+
+
+def _sample(rows: int) -> np.ndarray:
+    """Choose the rows that stand for all, in order."""
+    return np.sort(np.random.default_rng(0).choice(rows, min(rows, SAMPLE), replace=False))
+
+
+def _empty(queries: int, k: int) -> _Listed:
+    shape = queries, k
+    query = np.broadcast_to(np.arange(queries)[:, None], shape)
+    nothing = np.full(shape, -np.inf)
+    return _Listed(query, np.full(shape, -1), nothing, np.zeros(shape), np.zeros(shape))
+
+
+def _entering(
+    score: np.ndarray, lowest: np.ndarray, sign: int, k: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Queries and rows of the scores of a block that may enter the list, ``(pair,)``."""
+    bar = (sign * lowest).astype(score.dtype)[:, None]
+    above = score > bar if sign > 0 else score < bar
+    if np.count_nonzero(above) <= 4 * k * len(score):
+        return np.divmod(np.flatnonzero(above), score.shape[1])
+    k = min(k, score.shape[1])
+    some = np.argpartition(-sign * score, k - 1, axis=1)[:, :k]
+    return np.repeat(np.arange(len(score)), k), some.ravel()
+
+
+def _scored(
+    new: tuple[np.ndarray, np.ndarray],
+    series: Series,
+    explained: Series,
+    where: Layout,
+    start: int,
+    sign: int,
+) -> _Listed:
+    """Give errors to the scores of some pairs, a few at a time."""
+    query, row = new
+    value, error = np.empty(len(row)), np.empty(len(row))
+    for part in _cut(len(row), PAIRS):
+        pairs = query[part], row[part]
+        value[part], error[part] = compare_pairs(series, explained, pairs, where)
+    return _Listed(query, start + row, sign * value, value, error)
+
+
+def _merged(best: _Listed, new: _Listed) -> _Listed:
+    """Put new scores into the lists, ``(pair,)`` into ``(query, rank)``; the old ones first."""
+    queries, k = best.query.shape
+    both = _Listed(*(np.concatenate([b.ravel(), n]) for b, n in zip(best, new, strict=True)))
+    order = np.lexsort((-both.height, both.query))
+    sorted_query = both.query[order]
+    rank = np.arange(len(order)) - np.searchsorted(sorted_query, np.arange(queries))[sorted_query]
+    kept = order[rank < k]
+    return _Listed(*(part[kept].reshape(queries, k) for part in both))
+
+
+def _discoveries(
+    value: np.ndarray, error: np.ndarray, sample: np.ndarray, rows: int, fdr: float, blocks: int
+) -> np.ndarray:
+    """Mark the discoveries of each query among those listed, ``(query, direction, rank)``."""
+    far = in_errors(value, error)
+    listed = far.reshape(len(far), -1)
+    count = np.arange(1, sample.shape[1] + 1)
+    surely = count if len(count) == rows else count - 2 * np.sqrt(count)
+    cut = np.minimum(
+        cut_off(sample, surely / len(count), fdr, blocks),
+        cut_off(listed, np.arange(1, listed.shape[1] + 1) / rows, fdr, blocks),
+    )
+    return far >= cut[:, None, None]
+
+
+def _cut(total: int, size: int) -> Iterator[slice]:
+    for start in range(0, total, size):
+        yield slice(start, min(start + size, total))
