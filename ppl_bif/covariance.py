@@ -29,6 +29,7 @@ __all__ = [
     "covariance",
     "layout",
     "look",
+    "values",
 ]
 
 
@@ -57,19 +58,15 @@ class Series(NamedTuple):
     variance: np.ndarray
     growth: np.ndarray
 
-    def rows(self, which: np.ndarray) -> "Series":
-        """Return some of the rows."""
-        return Series(*(part[..., which] for part in self))
-
     def by_row(self) -> "Series":
         """Lay out draws and means row by row, ``(row, draw)``, from which rows are quickly had."""
         draws, means = (np.ascontiguousarray(part.T) for part in (self.draws, self.means))
         return self._replace(draws=draws, means=means)
 
     def factors(self) -> np.ndarray:
-        """Return what covariances are products of, ``(draw and block, row)``."""
-        draws = self.draws / np.sqrt(np.array(len(self.draws), self.draws.dtype))
-        return np.concatenate([draws, self.means])
+        """Return what :func:`values` is a product of, ``(row, draw and block)``."""
+        draws = self.draws / np.array(len(self.draws), self.draws.dtype)
+        return np.ascontiguousarray(np.concatenate([draws, self.means]).T)
 
 
 class Layout(NamedTuple):
@@ -137,12 +134,32 @@ def look(series: np.ndarray, blocks: int) -> Series:
     sd = np.sqrt(mean_square(moved.reshape(-1, rows)))
     scale = np.exp2(np.round(np.log2(np.where(sd > 0, sd, 1.0))))
     moved /= scale.astype(moved.dtype)
-    sizes = block_sizes(*series.shape[:2], blocks=blocks)
-    share = np.sqrt(sizes / sizes.sum() / (blocks - 1))
-    means = block_means(moved, blocks).reshape(-1, rows) * share[:, None]
+    means = _hidden(moved, blocks)
     variance, of_all = mean_variance(moved, blocks)
     small = (part.astype(moved.dtype) for part in (means, variance, 1 + of_all))
     return Series(scale, moved.reshape(-1, rows), *small)
+
+
+def values(factors: np.ndarray, series: np.ndarray, blocks: int) -> np.ndarray:
+    """Covariances of series with those that the factors are of, ``(query, row)``, without errors.
+
+    In units of the queries' scales. Products with a centred series need the other not centred.
+    """
+    rows, draws = series.shape[2], series.shape[0] * series.shape[1]
+    both = np.empty((factors.shape[1], rows), series.dtype)
+    moved = both[:draws].reshape(series.shape)
+    np.subtract(series, series[:, :1], out=moved)
+    both[draws:] = _hidden(moved, blocks)
+    return factors @ both
+
+
+def _hidden(series: np.ndarray, blocks: int) -> np.ndarray:
+    """Means of the blocks less their chain's, so scaled as :class:`Series` says."""
+    sizes = block_sizes(*series.shape[:2], blocks=blocks).reshape(-1, blocks, 1)
+    means = block_means(series, blocks)
+    means -= (sizes * means).sum(axis=1, keepdims=True) / sizes.sum(axis=1, keepdims=True)
+    means *= np.sqrt(sizes / sizes.sum() / (blocks - 1))
+    return means.reshape(-1, series.shape[2])
 
 
 def compare(train: Series, query: Series, where: Layout) -> Estimate:

@@ -30,7 +30,7 @@ def cut_off(far: np.ndarray, share: np.ndarray, fdr: float, blocks: int) -> np.n
     blocks
         From which the errors come.
     """
-    ranked = -np.sort(-far, axis=1)
+    ranked = np.sort(far, axis=1)[:, ::-1]
     needed = student.isf(np.maximum(fdr * share, 0) / 2, blocks - 1)
     return np.where(ranked >= needed, ranked, np.inf).min(axis=1)
 

@@ -12,8 +12,9 @@ from typing import NamedTuple
 import numpy as np
 
 from ppl_bif.blocks import Blocks
-from ppl_bif.covariance import Layout, Series, compare, compare_pairs, layout, look
+from ppl_bif.covariance import Layout, Series, compare, compare_pairs, layout, look, values
 from ppl_bif.discoveries import cut_off, in_errors
+from ppl_bif.tiles import Estimate
 
 __all__ = ["SAMPLE", "Best", "search"]
 
@@ -96,26 +97,25 @@ def _search_some(
 ) -> Best:
     where = layout(len(query), query.shape[1], *blocks)
     explained = look(query, blocks.blocks)
-    factors, by_row = np.ascontiguousarray(explained.factors().T), explained.by_row()
+    factors, of_query = explained.factors(), explained.by_row()
     lists = [_empty(query.shape[2], k) for _ in _SIGNS]
     sample, seen = _sample(rows), []
     for part in _cut(rows, WIDTH):
-        series = look(train(part), blocks.blocks)
-        score = factors @ series.factors()
-        score *= series.scale.astype(score.dtype)
-        turned = series.by_row()
-        for i, sign in enumerate(_SIGNS):
-            new = _entering(score, lists[i].height[:, -1] / explained.scale, sign, k)
-            lists[i] = _merged(lists[i], _scored(new, turned, by_row, where, part.start, sign))
+        series = train(part)
+        score = values(factors, series, blocks.blocks)
+        bars = [found.height[:, -1] / explained.scale for found in lists]
+        new = [_entering(score, bar, sign, k) for bar, sign in zip(bars, _SIGNS, strict=True)]
+        lists = _listed(lists, new, series, of_query, where, part.start)
         own = sample[(sample >= part.start) & (sample < part.stop)] - part.start
         if own.size:
-            seen.append(in_errors(*compare(series.rows(own), explained, where)))
+            apart = compare(look(series[..., own], blocks.blocks), explained, where)
+            seen.append(in_errors(*apart).astype(np.float32))
     row, value, error = (
-        np.stack([getattr(found, name) for found in lists], axis=1)
+        np.stack([getattr(ranks, name) for ranks in lists], axis=1)
         for name in ("row", "value", "error")
     )
-    apart = np.concatenate(seen, axis=1)
-    found = _discoveries(value, error, apart, rows, fdr, len(where.spans))
+    known = np.concatenate(seen, axis=1)
+    found = _discoveries(value, error, known, rows, fdr, len(where.spans))
     return Best(row, value, error, found)
 
 
@@ -147,21 +147,35 @@ def _entering(
     return np.repeat(np.arange(len(score)), k), some.ravel()
 
 
-def _scored(
-    new: tuple[np.ndarray, np.ndarray],
-    series: Series,
-    explained: Series,
+def _listed(
+    lists: list[_Listed],
+    new: list[tuple[np.ndarray, np.ndarray]],
+    series: np.ndarray,
+    query: Series,
     where: Layout,
     start: int,
-    sign: int,
-) -> _Listed:
-    """Give errors to the scores of some pairs, a few at a time."""
-    query, row = new
-    value, error = np.empty(len(row)), np.empty(len(row))
-    for part in _cut(len(row), PAIRS):
-        pairs = query[part], row[part]
-        value[part], error[part] = compare_pairs(series, explained, pairs, where)
-    return _Listed(query, start + row, sign * value, value, error)
+) -> list[_Listed]:
+    """Give errors to what may enter the lists, ``(query, row)`` for each, and put it in."""
+    needed = np.unique(np.concatenate([row for _, row in new]))
+    if not needed.size:
+        return lists
+    rows = look(series[..., needed], len(where.spans) // where.chains).by_row()
+    done = []
+    for old, sign, (which, row) in zip(lists, _SIGNS, new, strict=True):
+        found = _estimates(rows, query, (which, np.searchsorted(needed, row)), where)
+        done.append(_merged(old, _Listed(which, start + row, sign * found.value, *found)))
+    return done
+
+
+def _estimates(
+    train: Series, query: Series, pairs: tuple[np.ndarray, np.ndarray], where: Layout
+) -> Estimate:
+    """Covariances of some pairs with errors, a few at a time."""
+    found = Estimate(*(np.empty(len(pairs[0])) for _ in Estimate._fields))
+    for part in _cut(len(pairs[0]), PAIRS):
+        some = pairs[0][part], pairs[1][part]
+        found.value[part], found.mcse[part] = compare_pairs(train, query, some, where)
+    return found
 
 
 def _merged(best: _Listed, new: _Listed) -> _Listed:

@@ -9,10 +9,12 @@ from typing import NamedTuple, TypeVar
 
 import numpy as np
 
+from ppl_bif.threads import in_threads
+
 __all__ = ["Estimate", "moments", "over_tiles", "pair_moments", "tiles"]
 
-# Queries and training rows of a tile: three of them, in single precision, are half a megabyte.
-TILE = (125, 512)
+# Queries and training rows of a tile: three of them, in single precision, are most of a megabyte.
+TILE = (256, 256)
 
 Side = TypeVar("Side")
 
@@ -45,10 +47,13 @@ def over_tiles(
     train, query = train.astype(dtype, copy=False), query.astype(dtype, copy=False)
     found = Estimate(*(np.empty((query.shape[2], train.shape[2])) for _ in Estimate._fields))
     queries = [(q, look(query[:, :, q])) for q in _cut(query.shape[2], TILE[0])]
-    for t in _cut(train.shape[2], TILE[1]):
+
+    def column(t: slice) -> None:
         rows = look(train[:, :, t])
         for q, explained in queries:
             found.value[q, t], found.mcse[q, t] = compare(rows, explained)
+
+    in_threads(column, _cut(train.shape[2], TILE[1]))
     return found
 
 
