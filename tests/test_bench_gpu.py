@@ -25,7 +25,7 @@ KINDS = [
     "resnet9",
     "gpt-124m",
     "pythia-2.8b",
-    pytest.param("gpt-124m-jax", marks=pytest.mark.numpyro),
+    pytest.param("gpt-124m-jax", marks=[pytest.mark.numpyro, pytest.mark.slow]),
 ]
 
 

@@ -17,6 +17,7 @@ from benchmarks.speed.gpu_rows import (
     whole_run,
 )
 from benchmarks.speed.language import Shape
+from ppl_bif.driving import BURST_DRAWS
 from ppl_bif.numpyro import SGLD, localize
 
 __all__ = ["subject"]
@@ -45,7 +46,7 @@ def subject(row: Row, device: str) -> Subject:
 
     def draw(count: int) -> None:
         first = state[0]._replace(i=jnp.zeros_like(state[0].i))
-        state[0], _ = engine.draws(first, row.steps, count, most=count, names=())
+        state[0], _ = engine.draws(first, row.steps, count, most=BURST_DRAWS, names=())
         jax.block_until_ready(state[0].z)
 
     return Subject(forward, backward, score, step, draw, lambda: None, peak, model.num_weights)

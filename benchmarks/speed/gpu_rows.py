@@ -107,7 +107,7 @@ ROWS = {
 
 def as_small(row: Row) -> Row:
     """Return a row of the same kind that a CPU goes through in a second."""
-    shape = row.shape and row.shape._replace(width=64, layers=2, heads=2, vocabulary=64, places=16)
+    shape = row.shape and row.shape._replace(width=64, layers=1, heads=2, vocabulary=64, places=16)
     return row._replace(
         batch=2, scored=4, at_once=2, tokens=8 if row.tokens else 0, steps=2, shape=shape
     )

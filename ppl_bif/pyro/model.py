@@ -16,7 +16,7 @@ from ppl_bif.data import Batch, digest, inputs, map_arrays, num_rows
 from ppl_bif.kernel import as_localization, known_precision
 from ppl_bif.pyro.likelihoods import as_likelihood
 from ppl_bif.pyro.network import Network, as_network
-from ppl_bif.pyro.precision import as_device, as_dtype, bytes_kept, free_memory, in_dtype
+from ppl_bif.pyro.precision import as_device, as_dtype, bytes_kept, free_memory, in_dtype, to_host
 from ppl_bif.sites import Sites, select_sites
 
 __all__ = ["LocalizedModel", "localize"]
@@ -93,7 +93,7 @@ class LocalizedModel:
     def fingerprint(self) -> str:
         """Digest of all weights, sampled or not, and settings."""
         held = {**self.network.buffers, **self.network.weights}
-        weights = {name: in_dtype(w, torch.float32).cpu().numpy() for name, w in held.items()}
+        weights = {name: to_host(w) for name, w in held.items()}
         return digest(weights, list(self.mode), self.settings, self.network.structure)
 
     @property

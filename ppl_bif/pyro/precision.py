@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
@@ -16,6 +17,7 @@ __all__ = [
     "cast_statistics",
     "free_memory",
     "in_dtype",
+    "to_host",
 ]
 
 HALF = (torch.bfloat16, torch.float16)
@@ -74,6 +76,11 @@ def in_dtype(tree: Any, dtype: torch.dtype | None) -> Any:
     if dtype is None:
         return tree
     return pytree.tree_map_only(Tensor, lambda t: t.to(dtype) if t.is_floating_point() else t, tree)
+
+
+def to_host(tensor: Tensor) -> np.ndarray:
+    """Return a tensor as a NumPy array, which knows no bfloat16."""
+    return (tensor.float() if tensor.dtype in HALF else tensor).cpu().numpy()
 
 
 def free_memory(weights: Mapping[str, Tensor]) -> int | None:
