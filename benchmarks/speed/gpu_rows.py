@@ -101,7 +101,7 @@ ROWS = {
     "pythia-410m": _language("pythia-410m", 16, 128),
     "pythia-1b": _language("pythia-1b", 8, 128),
     "pythia-1.4b": _language("pythia-1.4b", 8, 128),
-    "pythia-2.8b": _language("pythia-2.8b", 6, 128),
+    "pythia-2.8b": _language("pythia-2.8b", 4, 128),
 }
 
 

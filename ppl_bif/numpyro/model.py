@@ -173,7 +173,7 @@ class LocalizedModel:
         )
 
     def _kept(self, few: Batch) -> int:
-        return bytes_kept(lambda w: self.log_likelihood(w, few), self.cast(self.mode))
+        return bytes_kept(self, self.cast(self.mode), few)
 
 
 def localize(

@@ -1,6 +1,7 @@
 """Where arrays are and what type they have: masters to be sampled, casts to compute with."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import jax
@@ -63,7 +64,13 @@ def free_memory(weights: Mapping[str, Array]) -> int | None:
     return known["bytes_limit"] - known["bytes_in_use"] if known else None
 
 
-def bytes_kept(function: Callable[[Any], Array], weights: Mapping[str, Array]) -> int:
-    """Count the bytes that a call keeps for its gradient, without running it."""
-    kept = jax.eval_shape(lambda w: jax.vjp(function, w)[1], dict(weights))
-    return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(kept))
+def bytes_kept(model: Any, weights: Mapping[str, Array], batch: Any) -> int:
+    """Count the bytes that a pass keeps for its gradient, without running it."""
+    kept = jax.tree.leaves(_kept.eval_shape(model, dict(weights), batch))
+    return sum(leaf.size * leaf.dtype.itemsize for leaf in kept)
+
+
+# Jitted for its cache of traces alone.
+@partial(jax.jit, static_argnums=0)
+def _kept(model: Any, weights: dict[str, Array], batch: Any) -> Any:
+    return jax.vjp(lambda w: model.log_likelihood(w, batch), weights)[1]
