@@ -20,7 +20,7 @@ WORKERS ?= 2
 # One thread a worker: the workers already fill the cores.
 ONE_THREAD := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1
 
-.PHONY: help setup demo test lint format unit docs serve test-jax312 clean
+.PHONY: help setup demo test lint format unit docs serve test-jax312 bench-gpu clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## /{printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -68,6 +68,14 @@ $(VENV312)/.stamp: pyproject.toml constraints-312.txt
 test-jax312: $(VENV312)/.stamp  ## the JAX part on Python 3.12 and ArviZ 1.x, without torch
 	$(BIN312)/python -c 'import importlib.util as u, sys; sys.exit(u.find_spec("torch") and "torch is installed in $(VENV312)")'
 	$(ONE_THREAD) $(BIN312)/pytest -n $(WORKERS)
+
+# JAX with CUDA comes beside what the other targets have; without it the row in JAX fails, and says so.
+JAX_CUDA ?= jax[cuda12]
+
+bench-gpu: $(VENV)/.stamp  ## measure the GPU table on the GPU there is
+	$(BIN)/python -c 'import torch, sys; sys.exit(not torch.cuda.is_available() and "PyTorch sees no GPU here")'
+	$(BIN)/pip install --quiet -c constraints.txt '$(JAX_CUDA)' || echo "no JAX with CUDA" >&2
+	$(BIN)/python -m benchmarks.speed.gpu
 
 clean:  ## remove what the other targets made
 	rm -rf $(VENV) $(VENV312) .cache site build dist *.egg-info

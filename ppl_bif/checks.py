@@ -9,9 +9,17 @@ import numpy as np
 
 from ppl_bif.data import Batch, arrays, inputs, map_arrays, target
 
-__all__ = ["check_finite_weights", "check_outputs", "check_targets", "positive", "whole"]
+__all__ = [
+    "check_compute_dtype",
+    "check_finite_weights",
+    "check_outputs",
+    "check_targets",
+    "positive",
+    "whole",
+]
 
 LIKELIHOODS = ("categorical", "bernoulli", "normal", "tokens")
+COMPUTE_DTYPES = ("bfloat16", "float16", "float32")
 
 
 def positive(name: str, value: Any) -> float:
@@ -27,6 +35,13 @@ def whole(name: str, value: Any, *, least: int = 1) -> int:
     if isinstance(value, bool) or not isinstance(value, Integral) or value < least:
         raise ValueError(f"{name} must be a whole number of at least {least}; got {value!r}")
     return int(value)
+
+
+def check_compute_dtype(name: Any) -> str | None:
+    """Return the name of a type to compute with, or say which there are."""
+    if name is not None and name not in COMPUTE_DTYPES:
+        raise ValueError(f"compute_dtype must be None or one of {COMPUTE_DTYPES}; got {name!r}")
+    return name
 
 
 def check_finite_weights(weights: Mapping[str, np.ndarray], sampled: Collection[str]) -> None:

@@ -16,6 +16,7 @@ __all__ = [
     "MANY_ROWS",
     "MEASURE_EVERY",
     "ROWS_AT_ONCE",
+    "ROWS_OF_A_GRADIENT",
     "STEP_OVER_CURVATURE",
     "STEP_TIMES_FREQUENCY",
     "Draws",
@@ -49,6 +50,8 @@ COORDINATES = 8192
 # Rows scored at once, where nothing else is said; images on a CPU, so that what lies between two
 # layers stays in its cache.
 ROWS_AT_ONCE, CONVOLVED_AT_ONCE = 1024, 256
+# Of a full gradient, so many rows are held at once.
+ROWS_OF_A_GRADIENT = 2048
 
 
 class Model(Protocol):
@@ -82,6 +85,14 @@ class Model(Protocol):
 
     def check(self, batch: Batch, name: str) -> None:
         """Raise where a batch does not fit the network."""
+        ...
+
+    def free_memory(self) -> int | None:
+        """Return the bytes to be had on the GPU that holds the weights; None on other devices."""
+        ...
+
+    def memory_per_row(self, batch: Batch) -> int:
+        """Return the bytes that a gradient keeps of each row."""
         ...
 
 

@@ -18,7 +18,8 @@ from ppl_bif.checks import whole
 from ppl_bif.data import Batch, as_batch, as_ids, digest, num_rows
 from ppl_bif.driving import Plan, Ran, drive
 from ppl_bif.health import health, reasons_to_refuse
-from ppl_bif.kernel import Engine, Kernel
+from ppl_bif.kernel import ROWS_OF_A_GRADIENT, Engine, Kernel
+from ppl_bif.memory import chains_fit, memory_per_chain, memory_to_use
 from ppl_bif.recording import (
     Record,
     content,
@@ -37,6 +38,7 @@ from ppl_bif.tuning import Choice, choose_kernel, choose_localization
 __all__ = ["sample"]
 
 BLOCK_BYTES, BLOCK_DRAWS = 2**26, 256
+# On a CPU, more weights than that leave its caches, and are no quicker together.
 VECTORIZED_WEIGHTS = 2**23
 # NUTS calls a rise of the energy by 1,000 a divergence; a Gaussian adds d/2 at stationarity.
 ENERGY_RISE, ENERGY_RISE_PER_WEIGHT = 1000.0, 10.0
@@ -105,7 +107,8 @@ def sample(
         Rows scored at once; 1,024 unless given, and 256 images on a CPU.
     chain_method
         ``"vectorized"`` moves all chains at once, ``"sequential"`` one after another, ``"auto"``
-        the first unless the weights of all chains are many.
+        the first if the device says that it has room for all, and on a CPU only up to 8 million
+        weights in all.
     progress
         Whether to show a bar and the settings found; by default where the output is a terminal.
 
@@ -160,7 +163,7 @@ def sample(
     kernel, choices = _as_kernel(kernel, num_rows(data["train"]))
     for name, batch in data.items():
         kernel.model.check(batch, name)
-    groups = _chain_groups(kernel, chains, chain_method)
+    groups = _chain_groups(kernel, chains, chain_method, data["train"])
     kernel, engine, more = _bind(kernel, data, evaluation_batch_size)
     at_mode = score_mode(engine, ids)
     constant = gather_constant(data, ids, at_mode, constant_data)
@@ -211,17 +214,28 @@ def _as_kernel(kernel: Any, rows: int) -> tuple[Kernel, list[Choice]]:
     )
 
 
-def _chain_groups(kernel: Kernel, chains: int, chain_method: str) -> list[list[int]]:
+def _chain_groups(kernel: Kernel, chains: int, chain_method: str, train: Batch) -> list[list[int]]:
     if chain_method not in ("auto", "vectorized", "sequential"):
         raise ValueError(
             f"chain_method must be 'auto', 'vectorized' or 'sequential'; got {chain_method!r}"
         )
     if chain_method == "auto":
-        few = chains * kernel.model.num_weights <= VECTORIZED_WEIGHTS
-        chain_method = "vectorized" if few else "sequential"
+        together = chains > 1 and _fit_together(kernel, chains, train)
+        chain_method = "vectorized" if together else "sequential"
     if chain_method == "vectorized":
         return [list(range(chains))]
     return [[chain] for chain in range(chains)]
+
+
+def _fit_together(kernel: Kernel, chains: int, train: Batch) -> bool:
+    """Say whether chains are quick together, and have room."""
+    model, free = kernel.model, kernel.model.free_memory()
+    if free is None and chains * model.num_weights > VECTORIZED_WEIGHTS:
+        return False
+    rows = min(kernel.rows_per_step(num_rows(train)), ROWS_OF_A_GRADIENT)
+    weights = sum(w.nbytes for w in model.mode.values())
+    each = memory_per_chain(weights, model.memory_per_row(train), rows)
+    return chains_fit(chains, each, memory_to_use(free))
 
 
 def _bind(

@@ -57,6 +57,12 @@ class Fake:
     def check(self, batch, name):
         pass
 
+    def free_memory(self):
+        return None
+
+    def memory_per_row(self, batch):
+        return 4
+
     def rows_per_step(self, rows):
         return rows
 

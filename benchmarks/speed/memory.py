@@ -16,19 +16,23 @@ from typing import Any
 import numpy as np
 
 WIDTH, LAYERS, ROWS, BATCH = 2048, 8, 16, 2
+SETTINGS: dict[str, Any] = {"likelihood": "categorical", "localization": 100.0}
 
 
 def main() -> None:
     """Sample a few draws, and watch the process."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("backend", choices=("pyro", "numpyro"))
+    parser.add_argument("--compute-dtype", help="such as bfloat16")
     options = parser.parse_args()
     warnings.simplefilter("ignore")
     import ppl_bif as bif
 
     rng = np.random.default_rng(0)
     data = np.float32(rng.normal(size=(ROWS, WIDTH))), rng.integers(WIDTH, size=ROWS)
-    build, shared = {"pyro": torch_kernel, "numpyro": jax_kernel}[options.backend]()
+    build, shared = {"pyro": torch_kernel, "numpyro": jax_kernel}[options.backend](
+        options.compute_dtype
+    )
     before = resident()
     watch = Watch()
     bif.sample(
@@ -45,7 +49,7 @@ def main() -> None:
     print(json.dumps({"backend": options.backend, "copies": round(copies + shared, 2), "bare": 3}))
 
 
-def torch_kernel() -> tuple[Any, int]:
+def torch_kernel(compute_dtype: str | None) -> tuple[Any, int]:
     """A deep network in PyTorch, and how many copies of its weights are shared with the caller."""
     from torch import nn
 
@@ -54,13 +58,13 @@ def torch_kernel() -> tuple[Any, int]:
     network = nn.Sequential(*(nn.Linear(WIDTH, WIDTH, bias=False) for _ in range(LAYERS)))
 
     def build() -> Any:
-        model = localize(network, likelihood="categorical", localization=100.0)
+        model = localize(network, **SETTINGS, compute_dtype=compute_dtype)
         return SGLD(model, batch_size=BATCH, step_size=1e-6, steps_per_draw=1)
 
     return build, 0
 
 
-def jax_kernel() -> tuple[Any, int]:
+def jax_kernel(compute_dtype: str | None) -> tuple[Any, int]:
     """The same in JAX."""
     import jax
 
@@ -75,7 +79,7 @@ def jax_kernel() -> tuple[Any, int]:
         return x
 
     def build() -> Any:
-        model = localize(network, weights, likelihood="categorical", localization=100.0)
+        model = localize(network, weights, **SETTINGS, compute_dtype=compute_dtype)
         return SGLD(model, batch_size=BATCH, step_size=1e-6, steps_per_draw=1)
 
     jax.block_until_ready(weights)

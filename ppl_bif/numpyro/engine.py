@@ -29,14 +29,14 @@ class Engine:
         self, kernel: Any, data: Mapping[str, Batch], *, evaluation_batch_size: int | None
     ) -> None:
         self.kernel, self.model, self._held = kernel, kernel.model, kernel.model.held
-        self.data = {name: map_arrays(jnp.asarray, batch) for name, batch in data.items()}
+        place = partial(jax.device_put, device=self.model.device)
+        self.data = {name: map_arrays(place, batch) for name, batch in data.items()}
         self.train = Data.of(self.data["train"])
         self._outside = outside.convolves_on_cpu(self.model, self.data["train"])
         usual = CONVOLVED_AT_ONCE if self._outside else ROWS_AT_ONCE
         self._rows_at_once = evaluation_batch_size or usual
-        example = next(iter(self.model.mode.values()))
-        self.device = str(next(iter(example.devices())).device_kind)
-        self.dtype = str(example.dtype)
+        self.device = str(self.model.device.device_kind)
+        self.dtype = str(self.model.dtype)
 
     def start(self, chains: Sequence[int], seed: int, like: Any = None) -> Any:
         """Return the state of some chains at the trained weights; each has a key of its own."""
@@ -236,7 +236,7 @@ def _draws(
 
 def _score(model: Any, weights: Mapping[str, Array], batch: Batch, size: int) -> Array:
     """Log-likelihoods of all rows, so many at a time, ``(chain, row[, token])``."""
-    score = partial(jax.vmap(model.log_likelihood, in_axes=(0, None)), weights)
+    score = partial(jax.vmap(model.log_likelihood, in_axes=(0, None)), model.cast(weights))
     rows = num_rows(batch)
     if rows <= size:
         return score(batch)

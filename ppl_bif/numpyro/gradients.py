@@ -13,9 +13,10 @@ from jax import Array
 
 from ppl_bif.checks import whole
 from ppl_bif.data import Batch, map_arrays, num_rows
-from ppl_bif.kernel import check_batch_size
+from ppl_bif.kernel import ROWS_OF_A_GRADIENT, check_batch_size
 from ppl_bif.numpyro.model import LocalizedModel
 from ppl_bif.numpyro.noise import noise_of_halves, sketch, squared_distance
+from ppl_bif.numpyro.precision import in_dtype
 from ppl_bif.numpyro.rows import draw_rows
 
 __all__ = [
@@ -144,7 +145,7 @@ class FullBatch(NamedTuple):
         measure: Any = False,
     ) -> Estimate:
         """Compute the gradient."""
-        size = min(self.batch_size or 2048, data.rows)
+        size = min(self.batch_size or ROWS_OF_A_GRADIENT, data.rows)
         if size == data.rows:
             found, values = _slope(model, weights, data.batch)
         else:
@@ -356,7 +357,9 @@ def _slope(
         found = model.log_likelihood(values, batch)
         return -model.inverse_temperature * _counted(found, counted).sum(), found
 
-    return jax.grad(energy, has_aux=True)(dict(weights))
+    # By the casts, whose gradients are half as large.
+    slope, found = jax.grad(energy, has_aux=True)(model.cast(weights))
+    return in_dtype(slope, model.dtype), found
 
 
 def _with_prior(

@@ -5,6 +5,7 @@ from copy import copy
 from importlib import import_module
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import numpyro
@@ -12,11 +13,12 @@ import numpyro.distributions as dist
 from jax import Array
 from numpyro import handlers
 
-from ppl_bif.checks import check_finite_weights, check_outputs, positive
+from ppl_bif.checks import check_compute_dtype, check_finite_weights, check_outputs, positive
 from ppl_bif.data import Batch, digest, inputs, map_arrays, num_rows
 from ppl_bif.kernel import as_localization, known_precision
 from ppl_bif.numpyro.likelihoods import as_likelihood
 from ppl_bif.numpyro.network import Network, as_network
+from ppl_bif.numpyro.precision import as_device, as_dtype, bytes_kept, free_memory, in_dtype
 from ppl_bif.sites import Sites, select_sites
 
 __all__ = ["LocalizedModel", "localize"]
@@ -53,7 +55,8 @@ class LocalizedModel:
         self.inverse_temperature = positive("inverse_temperature", inverse_temperature)
         chosen = select_sites(list(network.weights), sites)
         self.mode = {name: network.weights[name] for name in chosen}
-        self.frozen = {n: w for n, w in network.weights.items() if n not in self.mode}
+        frozen = {n: w for n, w in network.weights.items() if n not in self.mode}
+        self.frozen: dict[str, Array] = self.cast(frozen)
         held = {name: np.asarray(w) for name, w in network.weights.items()}
         check_finite_weights(held, self.mode)
 
@@ -63,13 +66,25 @@ class LocalizedModel:
         return sum(w.size for w in self.mode.values())
 
     @property
+    def dtype(self) -> Any:
+        """Type of the sampled weights, of their gradients and of log-likelihoods."""
+        return next(iter(self.mode.values())).dtype
+
+    @property
+    def device(self) -> jax.Device:
+        """Where the weights are."""
+        return next(iter(next(iter(self.mode.values())).devices()))
+
+    @property
     def settings(self) -> dict[str, Any]:
         """What defines the model beside its weights, for the record."""
+        computed = self.network.compute_dtype
         return {
             "network": self.network.name,
             "likelihood": self.likelihood.name,
             "localization": self.localization or "auto",
             "inverse_temperature": self.inverse_temperature,
+            **({"compute_dtype": str(computed)} if computed else {}),
         }
 
     def fingerprint(self) -> str:
@@ -120,10 +135,20 @@ class LocalizedModel:
             observed, value = self.likelihood.observe(self.outputs(weights, seen), seen)
             numpyro.sample(OBSERVED, observed, obs=value)
 
+    def cast(self, weights: Mapping[str, Array]) -> dict[str, Array]:
+        """Return weights as the network computes with them; :meth:`outputs` takes either."""
+        return in_dtype(dict(weights), self.network.compute_dtype)
+
     def outputs(self, weights: Mapping[str, Array], batch: Batch) -> Any:
         """Run the network at some weights on the inputs of a batch."""
         args, kwargs = inputs(batch)
-        return self.network.apply({**self.frozen, **weights}, *args, **kwargs)
+        return self._run(weights, *args, **kwargs)
+
+    def _run(self, weights: Mapping[str, Array], *args: Any, **kwargs: Any) -> Any:
+        computed = self.network.compute_dtype
+        args, kwargs = in_dtype((args, kwargs), computed)
+        found = self.network.apply({**self.frozen, **self.cast(weights)}, *args, **kwargs)
+        return found if computed is None else in_dtype(found, self.dtype)
 
     def log_likelihood(self, weights: Mapping[str, Array], batch: Batch) -> Array:
         """Pointwise log-likelihoods log p_i(w), not tempered, ``(row,)`` or ``(row, token)``."""
@@ -133,9 +158,22 @@ class LocalizedModel:
         """Raise ValueError where a batch does not fit the network and the likelihood."""
 
         def outputs(*args: Any, **kwargs: Any) -> Any:
-            return self.network.apply({**self.frozen, **self.mode}, *args, **kwargs)
+            return self._run(self.mode, *args, **kwargs)
 
         check_outputs(outputs, self.likelihood.pointwise, self.likelihood.name, batch, name)
+
+    def free_memory(self) -> int | None:
+        """Bytes to be had on the GPU that holds the weights; None on other devices."""
+        return free_memory(self.mode)
+
+    def memory_per_row(self, batch: Batch) -> int:
+        """Bytes that a gradient keeps of each row, told from two rows and from one."""
+        return self._kept(map_arrays(lambda a: a[:2], batch)) - self._kept(
+            map_arrays(lambda a: a[:1], batch)
+        )
+
+    def _kept(self, few: Batch) -> int:
+        return bytes_kept(self, self.cast(self.mode), few)
 
 
 def localize(
@@ -146,6 +184,8 @@ def localize(
     localization: float | str = "auto",
     inverse_temperature: float = 1.0,
     sites: Sites = None,
+    compute_dtype: str | None = None,
+    device: str = "auto",
 ) -> LocalizedModel:
     """Wrap a trained network as a NumPyro model of the weights around it.
 
@@ -173,6 +213,14 @@ def localize(
         beta, which multiplies the summed log-likelihood; positive; 1 is the true posterior.
     sites
         Which weights are sampled: names, glob patterns or a mask. The rest stay as trained.
+    compute_dtype
+        What the network computes with, such as ``"bfloat16"``: weights and floating-point inputs
+        are cast to it in each pass, and outputs back. The sampled weights, prior, noise, steps and
+        log-likelihoods stay float32, because a step is smaller than bfloat16 can tell. None leaves
+        all as it is; weights that are of half precision are sampled in float32, and computed with
+        as they were.
+    device
+        ``"auto"`` runs where the weights are; ``"cpu"``, ``"cuda"``, ``"cuda:1"`` copy them there.
 
     Returns
     -------
@@ -192,8 +240,9 @@ def localize(
     >>> model.num_weights
     3
     """
+    computed = as_dtype(check_compute_dtype(compute_dtype))
     return LocalizedModel(
-        as_network(network, params),
+        as_network(network, params, compute_dtype=computed, device=as_device(device)),
         likelihood=likelihood,
         localization=localization,
         inverse_temperature=inverse_temperature,

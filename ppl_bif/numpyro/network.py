@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from ppl_bif.numpyro.precision import as_masters
 from ppl_bif.signatures import describe
 
 __all__ = ["Network", "as_network"]
@@ -22,18 +23,24 @@ class Network(NamedTuple):
     structure
         What tells it from others of the name.
     weights
-        The trained weights by name; names are the path in the pytree, joined by dots.
+        The trained weights by name, float32 where they were half that; names are the path in the
+        pytree, joined by dots.
     apply
         ``(weights, *inputs, **named_inputs) -> outputs``.
+    compute_dtype
+        What weights and inputs are cast to when it is called; None for what they are.
     """
 
     name: str
     structure: str
     weights: dict[str, Array]
     apply: Callable[..., Any]
+    compute_dtype: Any = None
 
 
-def as_network(network: Any, params: Any) -> Network:
+def as_network(
+    network: Any, params: Any, *, compute_dtype: Any = None, device: jax.Device | None = None
+) -> Network:
     """Turn what a user has into a pure function of named weights.
 
     Parameters
@@ -45,12 +52,24 @@ def as_network(network: Any, params: Any) -> Network:
         is mapped over rows.
     params
         The trained weights, any pytree of floating-point arrays.
+    compute_dtype
+        To be cast to when called; that of half-precision weights unless given.
+    device
+        To be copied to; where the weights are unless given.
 
     Raises
     ------
     TypeError
         If the network is none of these, or ``params`` is missing or superfluous.
     """
+    found = _named(network, params)
+    weights, had = as_masters(found.weights)
+    if device is not None:
+        weights = jax.device_put(weights, device)
+    return found._replace(weights=weights, compute_dtype=compute_dtype or had)
+
+
+def _named(network: Any, params: Any) -> Network:
     family = {base.__module__.split(".")[0] for base in type(network).__mro__}
     if "torch" in family:
         raise TypeError(

@@ -22,8 +22,7 @@ __all__ = ["advance", "convolves_on_cpu", "score"]
 
 def convolves_on_cpu(model: Any, batch: Batch) -> bool:
     """Say whether a network has convolutions, by a trace of one row, and runs on a CPU."""
-    device = next(iter(next(iter(model.mode.values())).devices()))
-    if device.platform != "cpu":
+    if model.device.platform != "cpu":
         return False
     row = map_arrays(lambda a: a[:1], batch)
     return "conv_general_dilated" in str(_one_row.trace(model, model.mode, row).jaxpr)

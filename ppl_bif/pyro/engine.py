@@ -28,10 +28,9 @@ class Engine:
         self, kernel: Any, data: Mapping[str, Batch], *, evaluation_batch_size: int | None
     ) -> None:
         self.kernel, self.model = kernel, kernel.model
-        example = next(iter(self.model.mode.values()))
-        self._device = example.device
-        self.device = _name_of(example.device)
-        self.dtype = str(example.dtype).removeprefix("torch.")
+        self._device = self.model.device
+        self.device = _name_of(self._device)
+        self.dtype = str(self.model.dtype).removeprefix("torch.")
         convolves = self.model.convolves_on_cpu
         self._score = Chainwise(self.model.log_likelihood, one_by_one=convolves)
         placed = {name: map_arrays(self._place, batch) for name, batch in data.items()}
@@ -139,7 +138,8 @@ class Engine:
         known = self.kernel.train_log_likelihood(state) if name == "train" else None
         if known is not None:
             return known
-        parts = [self._score((state.z,), (part,)) for part in self.data[name]]
+        weights = self.model.cast(state.z)
+        parts = [self._score((weights,), (part,)) for part in self.data[name]]
         return parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)
 
     def without_weights(self, state: Any) -> Any:

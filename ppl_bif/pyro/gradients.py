@@ -14,10 +14,11 @@ from torch import Tensor
 
 from ppl_bif.checks import whole
 from ppl_bif.data import Batch, map_arrays, num_rows
-from ppl_bif.kernel import check_batch_size
+from ppl_bif.kernel import ROWS_OF_A_GRADIENT, check_batch_size
 from ppl_bif.pyro.chainwise import Chainwise
 from ppl_bif.pyro.model import LocalizedModel
 from ppl_bif.pyro.noise import noise_of_halves, sketch, squared_distance
+from ppl_bif.pyro.precision import in_dtype
 from ppl_bif.pyro.rows import draw_rows
 
 __all__ = [
@@ -89,7 +90,10 @@ class Gradients:
 
     def __init__(self, model: LocalizedModel) -> None:
         self.model = model
-        self._slope = Chainwise(partial(_slope, model), one_by_one=model.convolves_on_cpu)
+        self._slope = Chainwise(
+            partial(_slope, model, _differentiated), one_by_one=model.convolves_on_cpu
+        )
+        self._of_one = Chainwise(partial(_slope, model, _differentiated_alone))
 
     def __call__(
         self,
@@ -105,7 +109,8 @@ class Gradients:
         """
         chosen = tuple(given for given in (rows, counted) if given is not None)
         own, common = (chosen, ()) if rows is not None and rows.ndim == 2 else ((), chosen)
-        return self._slope((dict(weights), own), (data, common))
+        slope = self._of_one if len(next(iter(weights.values()))) == 1 else self._slope
+        return slope((dict(weights), own), (data, common))
 
     def with_prior(
         self, weights: Weights, slope: dict[str, Tensor], times: float = 1.0
@@ -183,7 +188,7 @@ class FullBatch(NamedTuple):
         measure: bool = False,
     ) -> Estimate:
         """Compute the gradient."""
-        size = min(self.batch_size or 2048, data.rows)
+        size = min(self.batch_size or ROWS_OF_A_GRADIENT, data.rows)
         if size == data.rows:
             found, values = gradients(weights, data)
         else:
@@ -392,6 +397,7 @@ class Partition(NamedTuple):
 
 def _slope(
     model: LocalizedModel,
+    differentiated: Callable[..., Found],
     weights: Weights,
     own: tuple[Tensor, ...],
     data: Data,
@@ -406,7 +412,23 @@ def _slope(
         summed = found if counted is None else torch.where(counted, _per_row(found, 1), 0.0)
         return -model.inverse_temperature * summed.sum(), found
 
-    return torch.func.grad(energy, has_aux=True)(weights)
+    # By the casts, whose gradients are half as large until all activations are gone.
+    slope, found = differentiated(energy, model.cast(weights))
+    return {name: in_dtype(slope.pop(name), model.dtype) for name in list(slope)}, found
+
+
+def _differentiated(energy: Callable[..., Any], weights: Weights) -> Found:
+    """Return the gradient of an energy that gives log-likelihoods too, under ``vmap`` or not."""
+    return torch.func.grad(energy, has_aux=True)(dict(weights))
+
+
+def _differentiated_alone(energy: Callable[..., Any], weights: Weights) -> Found:
+    """Do the same for one chain, and let activations go on the way, which ``grad`` keeps."""
+    leaves = {name: w.detach().requires_grad_() for name, w in weights.items()}
+    with torch.enable_grad():
+        value, found = energy(leaves)
+        slope = torch.autograd.grad(value, list(leaves.values()), materialize_grads=True)
+    return dict(zip(leaves, slope, strict=True)), found.detach()
 
 
 def _accumulate(gradients: Gradients, weights: Weights, data: Data, size: int) -> Found:

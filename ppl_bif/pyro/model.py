@@ -11,11 +11,12 @@ import torch
 from pyro import poutine
 from torch import Tensor
 
-from ppl_bif.checks import check_finite_weights, check_outputs, positive
+from ppl_bif.checks import check_compute_dtype, check_finite_weights, check_outputs, positive
 from ppl_bif.data import Batch, digest, inputs, map_arrays, num_rows
 from ppl_bif.kernel import as_localization, known_precision
 from ppl_bif.pyro.likelihoods import as_likelihood
 from ppl_bif.pyro.network import Network, as_network
+from ppl_bif.pyro.precision import as_device, as_dtype, bytes_kept, free_memory, in_dtype, to_host
 from ppl_bif.sites import Sites, select_sites
 
 __all__ = ["LocalizedModel", "localize"]
@@ -52,7 +53,8 @@ class LocalizedModel:
         self.inverse_temperature = positive("inverse_temperature", inverse_temperature)
         chosen = select_sites(list(network.weights), sites)
         self.mode = {name: network.weights[name] for name in chosen}
-        self.frozen = {n: w for n, w in network.weights.items() if n not in self.mode}
+        frozen = {n: w for n, w in network.weights.items() if n not in self.mode}
+        self.frozen: dict[str, Tensor] = self.cast(frozen)
         held = {name: w.cpu().numpy() for name, w in network.weights.items()}
         check_finite_weights(held, self.mode)
 
@@ -62,24 +64,36 @@ class LocalizedModel:
         return sum(w.numel() for w in self.mode.values())
 
     @property
+    def dtype(self) -> torch.dtype:
+        """Type of the sampled weights, of their gradients and of log-likelihoods."""
+        return next(iter(self.mode.values())).dtype
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return next(iter(self.mode.values())).device
+
+    @property
     def settings(self) -> dict[str, Any]:
         """What defines the model beside its weights, for the record."""
+        computed = self.network.compute_dtype
         return {
             "network": self.network.name,
             "likelihood": self.likelihood.name,
             "localization": self.localization or "auto",
             "inverse_temperature": self.inverse_temperature,
+            **({"compute_dtype": str(computed).removeprefix("torch.")} if computed else {}),
         }
 
     @property
     def convolves_on_cpu(self) -> bool:
         """Whether the network is quickest with chains one by one and channels last."""
-        return self.network.convolves and next(iter(self.mode.values())).device.type == "cpu"
+        return self.network.convolves and self.device.type == "cpu"
 
     def fingerprint(self) -> str:
         """Digest of all weights, sampled or not, and settings."""
         held = {**self.network.buffers, **self.network.weights}
-        weights = {name: w.cpu().numpy() for name, w in held.items()}
+        weights = {name: to_host(w) for name, w in held.items()}
         return digest(weights, list(self.mode), self.settings, self.network.structure)
 
     @property
@@ -115,10 +129,20 @@ class LocalizedModel:
             observed, value = self.likelihood.observe(self.outputs(weights, seen), seen)
             pyro.sample(OBSERVED, observed, obs=value)
 
+    def cast(self, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Return weights as the network computes with them; :meth:`outputs` takes either."""
+        return in_dtype(dict(weights), self.network.compute_dtype)
+
     def outputs(self, weights: Mapping[str, Tensor], batch: Batch) -> Any:
         """Run the network at some weights on the inputs of a batch."""
         args, kwargs = inputs(batch)
-        return self.network.apply({**self.frozen, **weights}, *args, **kwargs)
+        return self._run(weights, *args, **kwargs)
+
+    def _run(self, weights: Mapping[str, Tensor], *args: Any, **kwargs: Any) -> Any:
+        computed = self.network.compute_dtype
+        args, kwargs = in_dtype((args, kwargs), computed)
+        found = self.network.apply({**self.frozen, **self.cast(weights)}, *args, **kwargs)
+        return found if computed is None else in_dtype(found, self.dtype)
 
     def log_likelihood(self, weights: Mapping[str, Tensor], batch: Batch) -> Tensor:
         """Pointwise log-likelihoods log p_i(w), not tempered, ``(row,)`` or ``(row, token)``."""
@@ -126,20 +150,34 @@ class LocalizedModel:
 
     def check(self, batch: Batch, name: str) -> None:
         """Raise ValueError where a batch does not fit the network and the likelihood."""
-        device = next(iter(self.mode.values())).device
 
         def place(array: Any) -> Tensor:
-            return torch.as_tensor(array, device=device)
+            return torch.as_tensor(array, device=self.device)
 
         def outputs(*args: Any, **kwargs: Any) -> Any:
             named = {key: place(value) for key, value in kwargs.items()}
-            return self.network.apply(self.network.weights, *map(place, args), **named)
+            return self._run(self.mode, *map(place, args), **named)
 
         def pointwise(out: Any, few: Batch) -> Tensor:
             with pyro.validation_enabled(False):
                 return self.likelihood.pointwise(out, map_arrays(place, few))
 
         check_outputs(outputs, pointwise, self.likelihood.name, batch, name)
+
+    def free_memory(self) -> int | None:
+        """Bytes to be had on the GPU that holds the weights; None on other devices."""
+        return free_memory(self.mode)
+
+    def memory_per_row(self, batch: Batch) -> int:
+        """Bytes that a gradient keeps of each row, measured on two rows and on one."""
+        return self._kept(map_arrays(lambda a: a[:2], batch)) - self._kept(
+            map_arrays(lambda a: a[:1], batch)
+        )
+
+    def _kept(self, few: Batch) -> int:
+        placed = map_arrays(lambda a: torch.as_tensor(a, device=self.device), few)
+        leaves = {n: w.detach().requires_grad_() for n, w in self.cast(self.mode).items()}
+        return bytes_kept(lambda: self.log_likelihood(leaves, placed))
 
 
 def localize(
@@ -150,6 +188,8 @@ def localize(
     localization: float | str = "auto",
     inverse_temperature: float = 1.0,
     sites: Sites = None,
+    compute_dtype: str | None = None,
+    device: str = "auto",
 ) -> LocalizedModel:
     """Wrap a trained network as a Pyro model of the weights around it.
 
@@ -177,6 +217,14 @@ def localize(
         beta, which multiplies the summed log-likelihood; positive; 1 is the true posterior.
     sites
         Which weights are sampled: names, glob patterns or a mask. The rest stay as trained.
+    compute_dtype
+        What the network computes with, such as ``"bfloat16"``: weights and floating-point inputs
+        are cast to it in each pass, and outputs back. The sampled weights, prior, noise, steps and
+        log-likelihoods stay float32, because a step is smaller than bfloat16 can tell. None leaves
+        all as it is; weights that are of half precision are sampled in float32, and computed with
+        as they were.
+    device
+        ``"auto"`` runs where the network is; ``"cpu"``, ``"cuda"`` or ``"cuda:1"`` copy it there.
 
     Returns
     -------
@@ -197,8 +245,9 @@ def localize(
     >>> model.num_weights
     3
     """
+    computed = as_dtype(check_compute_dtype(compute_dtype))
     return LocalizedModel(
-        as_network(network, params),
+        as_network(network, params, compute_dtype=computed, device=as_device(device)),
         likelihood=likelihood,
         localization=localization,
         inverse_temperature=inverse_temperature,

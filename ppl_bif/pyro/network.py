@@ -9,6 +9,8 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn.modules.conv import _ConvNd
 
+from ppl_bif.pyro.precision import as_masters, cast_statistics
+
 __all__ = ["Network", "as_network"]
 
 
@@ -22,11 +24,13 @@ class Network(NamedTuple):
     structure
         What tells it from others of the name.
     weights
-        The trained parameters by name.
+        The trained parameters by name; float32 where they were half that.
     buffers
         What is neither sampled nor trained, such as statistics of BatchNorm.
     apply
         ``(weights, *inputs, **named_inputs) -> outputs``.
+    compute_dtype
+        What weights and inputs are cast to when it is called; None for what they are.
     convolves
         Whether it has convolutions, which ``vmap`` makes grouped ones, of half the speed on a CPU.
     """
@@ -36,10 +40,17 @@ class Network(NamedTuple):
     weights: dict[str, Tensor]
     buffers: dict[str, Tensor]
     apply: Callable[..., Any]
+    compute_dtype: torch.dtype | None
     convolves: bool
 
 
-def as_network(network: Any, params: Mapping[str, Tensor] | None) -> Network:
+def as_network(
+    network: Any,
+    params: Mapping[str, Tensor] | None,
+    *,
+    compute_dtype: torch.dtype | None = None,
+    device: torch.device | None = None,
+) -> Network:
     """Turn a module into a pure function of named weights, on a frozen copy in evaluation mode.
 
     Parameters
@@ -48,6 +59,10 @@ def as_network(network: Any, params: Mapping[str, Tensor] | None) -> Network:
         The trained module; it is not touched.
     params
         Weights to use in place of the module's own, by name.
+    compute_dtype
+        To be cast to when called; that of half-precision weights unless given.
+    device
+        To be copied to; where the module is unless given.
 
     Raises
     ------
@@ -61,7 +76,10 @@ def as_network(network: Any, params: Mapping[str, Tensor] | None) -> Network:
             f"network must be a torch.nn.Module; got {type(network).__name__}. A JAX network goes "
             "to ppl_bif.numpyro.localize"
         )
-    frozen = copy.deepcopy(network).eval().requires_grad_(False)
+    frozen = copy.deepcopy(network).to(device).eval().requires_grad_(False)
+    had = as_masters(frozen)
+    compute_dtype = compute_dtype or had
+    cast_statistics(frozen, compute_dtype)
     weights = {name: w.detach() for name, w in frozen.named_parameters()}
     if params is not None:
         weights = _replaced(weights, params)
@@ -75,6 +93,7 @@ def as_network(network: Any, params: Mapping[str, Tensor] | None) -> Network:
         weights,
         dict(frozen.named_buffers()),
         apply,
+        compute_dtype,
         any(isinstance(module, _ConvNd) for module in frozen.modules()),
     )
 

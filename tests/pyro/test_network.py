@@ -48,6 +48,29 @@ def test_network_is_untouched_and_adds_no_variance(data, chain_method):
     np.testing.assert_array_equal(likelihood["train_obs"].values, likelihood["query_obs"].values)
 
 
+@pytest.mark.parametrize("chain_method", ["vectorized", "sequential"])
+def test_normalizing_layers_run_in_bfloat16(data, chain_method):
+    network = noisy_network()
+    exact, cast = (
+        localize(network, likelihood="categorical", localization=50.0, compute_dtype=dtype)
+        for dtype in (None, "bfloat16")
+    )
+    first, second = (
+        bif.sample(
+            SGLD(model, batch_size=8, step_size=1e-8, steps_per_draw=1),
+            train=data,
+            query=data,
+            draws=2,
+            warmup=0,
+            chains=2,
+            chain_method=chain_method,
+        )["log_likelihood"]["train_obs"].values
+        for model in (exact, cast)
+    )
+    assert 0 < np.abs(first - second).max() < 0.1
+    assert network[1].running_mean.dtype == torch.float32
+
+
 def test_vectorized_and_sequential_score_alike(data):
     model = localize(noisy_network(), likelihood="categorical")
     settings = {"step_size": 1e-3, "steps_per_draw": 2, "temperature": 0.0}
