@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-WIDTH, LAYERS, ROWS, BATCH = 2048, 8, 16, 2
+WIDTH, LAYERS, ROWS, BATCH = 2048, 16, 16, 2
 
 
 def main() -> None:
