@@ -50,11 +50,12 @@ class Engine:
             return state
         return self.with_step_size(state, np.full(len(chains), np.min(like.step_size)))
 
-    def advance(self, state: Any, steps: int) -> Any:
+    def advance(self, state: Any, steps: int, *, keep: bool = False) -> Any:
         """Make one draw, so many steps on."""
         if self._outside:
-            z, moving = jax.tree.map(jnp.copy, (state.z, state.moving))
-            state = state._replace(z=z, moving=moving)
+            if keep:
+                z, moving = jax.tree.map(jnp.copy, (state.z, state.moving))
+                state = state._replace(z=z, moving=moving)
             return outside.advance(self.kernel, self._held, state, self.train, steps)
         return _advance(self.kernel, self._held, state, self.train, steps)
 

@@ -118,9 +118,7 @@ class _Compiled(NamedTuple):
 def _estimate(
     kernel: Any, held: Any, stored: Any, key: Array, weights: Any, data: Data, measure: bool
 ) -> Estimate:
-    return kernel.gradient(
-        kernel.model.holding(held), stored, key, weights, data, measure=measure
-    )
+    return kernel.gradient(kernel.model.holding(held), stored, key, weights, data, measure=measure)
 
 
 def _end(kernel: Any, state: Any, steps: int) -> Any:

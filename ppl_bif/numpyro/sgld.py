@@ -108,4 +108,8 @@ class SGLD(Langevin):
         change = scaled(root, with_noise(noise, slope, -eps / 2, heat))
         injected = self.model.num_weights * self.temperature
         share = eps * estimate.noise / (4 * injected) if injected else estimate.noise
-        return added(state.z, change), (), Measured(estimate.loss, share, jnp.full_like(eps, jnp.nan))
+        return (
+            added(state.z, change),
+            (),
+            Measured(estimate.loss, share, jnp.full_like(eps, jnp.nan)),
+        )

@@ -5,7 +5,6 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 from jax import Array
-from jax.flatten_util import ravel_pytree
 
 from ppl_bif.checks import positive
 from ppl_bif.kernel import (
@@ -23,7 +22,7 @@ from ppl_bif.numpyro.gradients import (
 )
 from ppl_bif.numpyro.langevin import Langevin, Measured, Shared, State
 from ppl_bif.numpyro.model import LocalizedModel
-from ppl_bif.numpyro.moves import added, kicked
+from ppl_bif.numpyro.moves import added, kicked, with_noise
 from ppl_bif.numpyro.preconditioners import scaled
 
 __all__ = ["UnderdampedLangevin"]
@@ -137,7 +136,8 @@ class UnderdampedLangevin(Langevin):
 
     def _begin(self, key: Array, weights: Any, shared: Shared, data: Data) -> Moving:
         noise, rows = jax.random.split(key)
-        momentum = {n: self.temperature**0.5 * v for n, v in _normal(noise, weights).items()}
+        still = {name: jnp.zeros_like(w) for name, w in weights.items()}
+        momentum = with_noise(noise, still, 1.0, self.temperature**0.5)
         estimate = self.gradient(self.model, shared.stored, rows, weights, data, measure=False)
         return _moving(momentum, estimate, shared)
 
@@ -169,8 +169,3 @@ def _drifted(
 
 def _moving(momentum: dict[str, Array], estimate: Estimate, shared: Shared) -> Moving:
     return Moving(momentum, scaled(shared.root, estimate.gradient), estimate.log_likelihood)
-
-
-def _normal(key: Array, weights: Any) -> dict[str, Array]:
-    flat, unravel = ravel_pytree(weights)
-    return unravel(jax.random.normal(key, flat.shape, flat.dtype))

@@ -10,7 +10,7 @@ import pytest
 from ppl_bif.numpyro import localize, moves, outside
 from ppl_bif.numpyro.gradients import Data
 
-WIDTH, LAYERS, BATCH = 640, 6, 4
+WIDTH, LAYERS, BATCH = 640, 3, 4
 
 
 def deep(p, x):
@@ -33,15 +33,15 @@ def rows_of(width, rows=12):
 
 
 @pytest.mark.parametrize(
-    ("kind", "settings"),
+    ("kind", "settings", "block"),
     [
-        ("SGLD", {}),
-        ("SGLD", {"gradient": "control_variates", "preconditioner": "rmsprop"}),
-        ("UnderdampedLangevin", {"preconditioner": "low_rank"}),
+        ("SGLD", {}, 200),  # sites of 81: two in a pack
+        ("SGLD", {"gradient": "control_variates", "preconditioner": "rmsprop"}, 50),  # in blocks
+        ("UnderdampedLangevin", {"preconditioner": "low_rank"}, 50),
     ],
 )
-def test_steps_of_several_programs_are_those_of_one(kind, settings, monkeypatch):
-    monkeypatch.setattr(moves, "BLOCK", 50)  # sites of 81: a block and a rest
+def test_steps_of_several_programs_are_those_of_one(kind, settings, block, monkeypatch):
+    monkeypatch.setattr(moves, "BLOCK", block)
     data, found = rows_of(9), []
     for least in (1, outside.LARGE):
         monkeypatch.setattr(outside, "LARGE", least)
@@ -49,7 +49,7 @@ def test_steps_of_several_programs_are_those_of_one(kind, settings, monkeypatch)
         assert outside.is_large(kernel) == (least == 1)
         engine = kernel.bind({"train": data, "query": data}, evaluation_batch_size=None)
         state = engine.start([0, 1], 0)
-        state = engine.adapt(engine.advance(state, 3), [state])
+        state = engine.advance(engine.adapt(state, [state]), 3)
         found.append(engine.draws(state, 2, 8, most=8, names=list(kernel.model.mode))[1])
     jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-3, atol=1e-5), *found)
 
@@ -65,7 +65,7 @@ def test_a_gradient_needs_little_beside_itself(measure):
 
 def test_noise_needs_a_block():
     site = jnp.zeros((WIDTH, WIDTH * 10))
-    program = moves._with_noise.lower(site, jax.random.key(0), 1.0, 1.0).compile()
+    program = moves._with_noise.lower([site], jax.random.key(0), 1.0, 1.0).compile()
     assert program.memory_analysis().temp_size_in_bytes < 8 * 4 * moves.BLOCK
 
 
@@ -74,7 +74,7 @@ def test_a_step_uses_up_the_weights_it_is_given(monkeypatch):
     data = rows_of(9)
     engine = kernel_of("SGLD", 9).bind({"train": data, "query": data}, evaluation_batch_size=None)
     start = engine.start([0], 0)
-    moved = engine.advance(start, 2)
+    moved = engine.advance(start, 2, keep=True)
     assert not any(w.is_deleted() for w in start.z.values())
     engine.draws(moved, 2, 1, most=1, names=[])
     assert all(w.is_deleted() for w in moved.z.values())
