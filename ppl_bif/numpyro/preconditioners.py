@@ -56,14 +56,15 @@ class Preconditioner(Protocol):
 
 def scaled(root: Root, vector: Weights) -> dict[str, Array]:
     """Multiply by S a vector, which is used up."""
-    out, along = dict(vector), None
+    out: dict[str, Array] = dict(vector)
+    along: Any = None
     if root.directions is not None:
         along = root.change * sum(
             jnp.tensordot(root.directions[name], v, axes=v.ndim) for name, v in out.items()
         )
     if root.diagonal is not None:
         out = {name: _times(v, root.diagonal[name]) for name, v in out.items()}
-    if along is not None:
+    if root.directions is not None:
         out = {name: _bent(v, along, root.directions[name]) for name, v in out.items()}
     return out
 
