@@ -132,8 +132,11 @@ class Engine(Protocol):
         """
         ...
 
-    def advance(self, state: Any, steps: int) -> Any:
-        """Make one draw, so many steps on."""
+    def advance(self, state: Any, steps: int, *, keep: bool = False) -> Any:
+        """Make one draw, so many steps on.
+
+        The weights of ``state`` may be used up, unless they are to be kept.
+        """
         ...
 
     def draws(

@@ -187,7 +187,7 @@ class _WarmUp:
         """Move on, from w* with half the step where a chain is lost; score queries each time."""
         seen = []
         for _ in range(times):
-            self.state = self.engine.advance(self.state, steps)
+            self.state = self.engine.advance(self.state, steps, keep=True)
             self.taken += steps
             self.moved += steps
             self.seen = [*self.pilot(), self.state]

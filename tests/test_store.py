@@ -81,7 +81,7 @@ class FakeEngine:
     def start(self, chains, seed, like=None):
         return np.asarray(chains), 0
 
-    def advance(self, state, steps):
+    def advance(self, state, steps, *, keep=False):
         return state[0], state[1] + steps
 
     def draws(self, state, steps, count, *, most, names):

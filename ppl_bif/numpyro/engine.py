@@ -32,8 +32,10 @@ class Engine:
         place = partial(jax.device_put, device=self.model.device)
         self.data = {name: map_arrays(place, batch) for name, batch in data.items()}
         self.train = Data.of(self.data["train"])
-        self._outside = outside.convolves_on_cpu(self.model, self.data["train"])
-        usual = CONVOLVED_AT_ONCE if self._outside else ROWS_AT_ONCE
+        on_cpu = outside.on_cpu(self.model)
+        self._convolves = on_cpu and outside.convolves(self.model, self.data["train"])
+        self._outside = self._convolves or (on_cpu and outside.is_large(kernel))
+        usual = CONVOLVED_AT_ONCE if self._convolves else ROWS_AT_ONCE
         self._rows_at_once = evaluation_batch_size or usual
         self.device = str(self.model.device.device_kind)
         self.dtype = str(self.model.dtype)
@@ -48,9 +50,12 @@ class Engine:
             return state
         return self.with_step_size(state, np.full(len(chains), np.min(like.step_size)))
 
-    def advance(self, state: Any, steps: int) -> Any:
+    def advance(self, state: Any, steps: int, *, keep: bool = False) -> Any:
         """Make one draw, so many steps on."""
         if self._outside:
+            if keep:
+                z, moving = jax.tree.map(jnp.copy, (state.z, state.moving))
+                state = state._replace(z=z, moving=moving)
             return outside.advance(self.kernel, self._held, state, self.train, steps)
         return _advance(self.kernel, self._held, state, self.train, steps)
 
@@ -81,7 +86,7 @@ class Engine:
     ) -> tuple[Any, Draws]:
         kept = []
         for _ in range(count):
-            state = self.advance(state, steps)
+            state = outside.advance(self.kernel, self._held, state, self.train, steps)
             likelihood = {name: self._likelihood(state, name) for name in self.data}
             stats = _stats(self.kernel, self._held, state)
             kept.append(Draws(likelihood, stats, {name: state.z[name] for name in names}))
@@ -121,7 +126,7 @@ class Engine:
 
     def _likelihood(self, state: Any, name: str) -> Array:
         kernel, held, rows = self.kernel, self._held, self.data[name]
-        if self._outside and (name != "train" or kernel.train_log_likelihood(state) is None):
+        if self._convolves and (name != "train" or kernel.train_log_likelihood(state) is None):
             return outside.score(self.model, held, state.z, rows, self._rows_at_once)
         return _likelihood(kernel, held, state, name, rows, self._rows_at_once)
 

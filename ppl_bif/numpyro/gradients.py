@@ -198,7 +198,7 @@ class Minibatch(NamedTuple):
         def part(rows: Array) -> Found:
             return _slope(model, weights, data.take(rows))
 
-        estimate = _from_rows(part, rows, data.rows, measure)
+        estimate = _from_rows(part, weights, rows, data.rows, measure)
         times = data.rows / self.batch_size
         return estimate._replace(gradient=_with_prior(model, weights, estimate.gradient, times))
 
@@ -250,7 +250,7 @@ class ControlVariates(NamedTuple):
             there, _ = _slope(model, model.mode, batch)
             return {name: g - there[name] for name, g in here.items()}, values
 
-        estimate = _from_rows(part, rows, data.rows, measure)
+        estimate = _from_rows(part, weights, rows, data.rows, measure)
         times = data.rows / self.batch_size
         moved = _with_prior(model, weights, estimate.gradient, times)
         return estimate._replace(gradient={n: g + stored[n] for n, g in moved.items()})
@@ -387,23 +387,31 @@ def _accumulate(model: LocalizedModel, weights: Weights, data: Data, size: int) 
 
 
 def _from_rows(
-    part: Callable[[Array], Found], rows: Array, num_rows: int, measure: Any
+    part: Callable[[Array], Found], weights: Weights, rows: Array, num_rows: int, measure: Any
 ) -> Estimate:
     """Sum over some rows; measure the noise of n/m times it, if asked for, by their first half."""
     size = len(rows)
+    first = sketch(weights)
+    if size > 1:
+        first = _if(measure, lambda: sketch(part(rows[: size // 2])[0]), first)
+    # One gradient at a time: the whole one waits for what is kept of that of the first half.
+    rows, first = jax.lax.optimization_barrier((rows, first))
     found, values = part(rows)
     loss = -_per_row(values).mean()
 
     def noise() -> Array:
-        first = sketch(part(rows[: size // 2])[0])
         return noise_of_halves(first, sketch(found), size=size, num_rows=num_rows)
 
     return Estimate(found, loss, _if(measure, noise, loss) if size > 1 else loss * jnp.nan)
 
 
-def _if(measure: Any, noise: Callable[[], Array], like: Array) -> Array:
-    """Measure a noise, or give NaN."""
-    return jax.lax.cond(measure, noise, lambda: jnp.full_like(like, jnp.nan))
+def _if(measure: Any, found: Callable[[], Any], like: Any) -> Any:
+    """Measure something, or give NaN."""
+    unknown = jax.tree.map(lambda a: jnp.full_like(a, jnp.nan), like)
+    # Weights are copied into a branch of a compiled program: there is none where it is known.
+    if isinstance(measure, bool):
+        return found() if measure else unknown
+    return jax.lax.cond(measure, found, lambda: unknown)
 
 
 def _counted(values: Array, counted: Array | None) -> Array:

@@ -97,6 +97,8 @@ class Langevin(MCMCKernel):
 
     name: str
     stats: tuple[str, ...]
+    # Whether, beside the gradient, ``_step`` may run in Python: site by site, in place.
+    by_site = False
 
     def __init__(
         self,
@@ -126,6 +128,12 @@ class Langevin(MCMCKernel):
         """Return the same kernel on another model."""
         other = copy(self)
         other._model = model
+        return other
+
+    def by(self, gradient: GradientEstimator) -> Any:
+        """Return the same kernel by another gradient estimator."""
+        other = copy(self)
+        other.gradient = gradient
         return other
 
     @property
@@ -258,13 +266,19 @@ class Langevin(MCMCKernel):
         first = state.i if is_prng_key(state.rng_key) else state.i[0]
 
         def step(i: Array, at: State) -> State:
-            # The same for all chains, so that what is not measured is not computed.
-            return self.step(at, data, (first % MEASURE_EVERY == 0) & (i == steps - 1))
+            return self.step(at, data, self.measures(first, i, steps))
 
         state = state._replace(acceptance=jnp.zeros_like(state.acceptance))
         return self.end(jax.lax.fori_loop(0, steps, step, state), steps)
 
-    def step(self, state: State, data: Data, measure: Array) -> State:
+    def measures(self, draw: Any, i: Any, steps: Any) -> Any:
+        """Say whether step i of a draw measures the noise of minibatches.
+
+        The same for all chains, so that what is not measured is not computed.
+        """
+        return (draw % MEASURE_EVERY == 0) & (i == steps - 1)
+
+    def step(self, state: State, data: Data, measure: Any) -> State:
         """Make one step; all chains where the state has several."""
         one = partial(self._next, data=data, measure=measure)
         if is_prng_key(state.rng_key):

@@ -5,6 +5,7 @@ weights of some chains. Kernels move in coordinates u with w = w* + S u, so P = 
 """
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any, NamedTuple, Protocol
 
 import jax
@@ -54,19 +55,28 @@ class Preconditioner(Protocol):
 
 
 def scaled(root: Root, vector: Weights) -> dict[str, Array]:
-    """Multiply by S."""
-    out = dict(vector)
-    if root.diagonal is not None:
-        out = {name: root.diagonal[name] * v for name, v in out.items()}
+    """Multiply by S a vector, which is used up."""
+    out: dict[str, Array] = dict(vector)
+    along: Any = None
     if root.directions is not None:
-        along = sum(
-            jnp.tensordot(root.directions[name], v, axes=v.ndim) for name, v in vector.items()
+        along = root.change * sum(
+            jnp.tensordot(root.directions[name], v, axes=v.ndim) for name, v in out.items()
         )
-        out = {
-            name: v + jnp.tensordot(root.change * along, root.directions[name], axes=1)
-            for name, v in out.items()
-        }
+    if root.diagonal is not None:
+        out = {name: _times(v, root.diagonal[name]) for name, v in out.items()}
+    if root.directions is not None:
+        out = {name: _bent(v, along, root.directions[name]) for name, v in out.items()}
     return out
+
+
+@partial(jax.jit, donate_argnums=0)
+def _times(v: Array, diagonal: Array) -> Array:
+    return v * diagonal
+
+
+@partial(jax.jit, donate_argnums=0)
+def _bent(v: Array, along: Array, directions: Array) -> Array:
+    return v + jnp.tensordot(along, directions, axes=1)
 
 
 class LowRank(NamedTuple):

@@ -11,6 +11,7 @@ from ppl_bif.kernel import STEP_OVER_CURVATURE, choose_gradient
 from ppl_bif.numpyro.gradients import ControlVariates, Data, Minibatch, Partition
 from ppl_bif.numpyro.langevin import Langevin, Measured, State
 from ppl_bif.numpyro.model import LocalizedModel
+from ppl_bif.numpyro.moves import added, with_noise
 from ppl_bif.numpyro.preconditioners import scaled
 
 __all__ = ["SGLD"]
@@ -68,6 +69,7 @@ class SGLD(Langevin):
 
     name = "SGLD"
     stats = ("minibatch_loss", "gradient_noise", "step_size")
+    by_site = True
 
     def __init__(
         self,
@@ -102,14 +104,12 @@ class SGLD(Langevin):
         estimate = self.gradient(self.model, stored, rows, state.z, data, measure=measure)
         eps = state.step_size
         heat, slope = jnp.sqrt(eps * self.temperature), scaled(root, estimate.gradient)
-        keys = jax.random.split(noise, len(state.z))
         # w - eps/2 S S g + S N(0, eps T), with one S outside.
-        change = {
-            name: heat * jax.random.normal(k, w.shape, w.dtype) - eps / 2 * slope[name]
-            for k, (name, w) in zip(keys, state.z.items(), strict=True)
-        }
-        change = scaled(root, change)
+        change = scaled(root, with_noise(noise, slope, -eps / 2, heat))
         injected = self.model.num_weights * self.temperature
         share = eps * estimate.noise / (4 * injected) if injected else estimate.noise
-        weights = {name: w + change[name] for name, w in state.z.items()}
-        return weights, (), Measured(estimate.loss, share, jnp.full_like(eps, jnp.nan))
+        return (
+            added(state.z, change),
+            (),
+            Measured(estimate.loss, share, jnp.full_like(eps, jnp.nan)),
+        )

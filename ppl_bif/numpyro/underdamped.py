@@ -5,7 +5,6 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 from jax import Array
-from jax.flatten_util import ravel_pytree
 
 from ppl_bif.checks import positive
 from ppl_bif.kernel import (
@@ -23,6 +22,7 @@ from ppl_bif.numpyro.gradients import (
 )
 from ppl_bif.numpyro.langevin import Langevin, Measured, Shared, State
 from ppl_bif.numpyro.model import LocalizedModel
+from ppl_bif.numpyro.moves import added, kicked, with_noise
 from ppl_bif.numpyro.preconditioners import scaled
 
 __all__ = ["UnderdampedLangevin"]
@@ -91,6 +91,7 @@ class UnderdampedLangevin(Langevin):
 
     name = "UnderdampedLangevin"
     stats = ("minibatch_loss", "gradient_noise", "step_size")
+    by_site = True
 
     def __init__(
         self,
@@ -135,7 +136,8 @@ class UnderdampedLangevin(Langevin):
 
     def _begin(self, key: Array, weights: Any, shared: Shared, data: Data) -> Moving:
         noise, rows = jax.random.split(key)
-        momentum = {n: self.temperature**0.5 * v for n, v in _normal(noise, weights).items()}
+        still = {name: jnp.zeros_like(w) for name, w in weights.items()}
+        momentum = with_noise(noise, still, 1.0, self.temperature**0.5)
         estimate = self.gradient(self.model, shared.stored, rows, weights, data, measure=False)
         return _moving(momentum, estimate, shared)
 
@@ -143,31 +145,27 @@ class UnderdampedLangevin(Langevin):
         self, key: Array, state: State, data: Data, *, measure: Array
     ) -> tuple[dict[str, Array], Moving, Measured]:
         noise, rows = jax.random.split(key)
-        h, root, last = state.step_size, state.shared.root, state.moving
+        h, shared = state.step_size, state.shared
         kept = jnp.exp(-self._friction * h)
         heat = jnp.sqrt((1 - kept**2) * self.temperature)
-        fresh = _normal(noise, state.z)
-        before = {n: v - h / 2 * last.gradient[n] for n, v in last.momentum.items()}
-        after = {n: kept * v + heat * fresh[n] for n, v in before.items()}
-        drift = scaled(root, {n: h / 2 * (before[n] + v) for n, v in after.items()})
-        weights = {n: w + drift[n] for n, w in state.z.items()}
-        estimate = self.gradient(
-            self.model, state.shared.stored, rows, weights, data, measure=measure
-        )
-        moving = _moving(after, estimate, state.shared)
-        moving = moving._replace(
-            momentum={n: v - h / 2 * moving.gradient[n] for n, v in after.items()}
-        )
+        weights, momentum = _drifted(noise, state, kept, heat)
+        estimate = self.gradient(self.model, shared.stored, rows, weights, data, measure=measure)
+        moving = _moving(momentum, estimate, shared)
+        moving = moving._replace(momentum=added(momentum, moving.gradient, -h / 2))
         # A kick of size h adds h^2 Var(g) to the momentum, where the thermostat adds 1 - a^2.
         injected = self.model.num_weights * heat**2
         share = jnp.where(injected > 0, h**2 * estimate.noise / injected, estimate.noise)
         return weights, moving, Measured(estimate.loss, share, jnp.full_like(h, jnp.nan))
 
 
+def _drifted(
+    noise: Array, state: State, kept: Array, heat: Array
+) -> tuple[dict[str, Array], dict[str, Array]]:
+    """Return weights and momentum before the last half kick."""
+    last, h = state.moving, state.step_size
+    momentum, drift = kicked(noise, last.momentum, last.gradient, h, kept, heat)
+    return added(state.z, scaled(state.shared.root, drift)), momentum
+
+
 def _moving(momentum: dict[str, Array], estimate: Estimate, shared: Shared) -> Moving:
     return Moving(momentum, scaled(shared.root, estimate.gradient), estimate.log_likelihood)
-
-
-def _normal(key: Array, weights: Any) -> dict[str, Array]:
-    flat, unravel = ravel_pytree(weights)
-    return unravel(jax.random.normal(key, flat.shape, flat.dtype))

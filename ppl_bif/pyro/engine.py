@@ -68,9 +68,10 @@ class Engine:
             return state
         return self.with_step_size(state, np.full(len(chains), float(like.step_size.min())))
 
-    def advance(self, state: Any, steps: int) -> Any:
+    def advance(self, state: Any, steps: int, *, keep: bool = False) -> Any:
         """Make one draw, so many steps on."""
-        state = state._replace(z={name: w.clone() for name, w in state.z.items()})
+        if keep:
+            state = state._replace(z={name: w.clone() for name, w in state.z.items()})
         return self.kernel.advance(state, self.train, steps)
 
     @torch.no_grad()

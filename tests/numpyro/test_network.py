@@ -149,9 +149,9 @@ def test_loops_in_python_draw_what_compiled_loops_draw(data, kind, monkeypatch):
     runs = []
     for turns in (True, False):
         model = localize(convolving, weights, likelihood="categorical", localization=10.0)
-        assert outside.convolves_on_cpu(model, (x, data[1]))
+        assert outside.convolves(model, (x, data[1]))
         if not turns:
-            monkeypatch.setattr(outside, "convolves_on_cpu", lambda *_: False)
+            monkeypatch.setattr(outside, "convolves", lambda *_: False)
         kernel = model.make_kernel(kind, **settings)
         some = {"train": (x, data[1]), "query": (x[:5], data[1][:5])}
         runs.append(bif.sample(kernel, draws=10, warmup=4, evaluation_batch_size=7, **some))
