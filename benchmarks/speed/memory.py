@@ -16,12 +16,8 @@ from typing import Any
 
 import numpy as np
 
-<<<<<<< HEAD
-WIDTH, LAYERS, ROWS, BATCH = 2048, 8, 16, 2
-SETTINGS: dict[str, Any] = {"likelihood": "categorical", "localization": 100.0}
-=======
 WIDTH, LAYERS, ROWS, BATCH = 2048, 16, 16, 2
->>>>>>> 594ae2d3f30d456f27f82f72cd122a571b62c8d3
+SETTINGS: dict[str, Any] = {"likelihood": "categorical", "localization": 100.0}
 
 
 def main() -> None:
@@ -35,17 +31,11 @@ def main() -> None:
 
     rng = np.random.default_rng(0)
     data = np.float32(rng.normal(size=(ROWS, WIDTH))), rng.integers(WIDTH, size=ROWS)
-<<<<<<< HEAD
-    build, shared = {"pyro": torch_kernel, "numpyro": jax_kernel}[options.backend](
-        options.compute_dtype
-    )
-=======
     kernel = {"pyro": torch_kernel, "numpyro": jax_kernel}[options.backend]
     settings = {"train": data, "query": data, "chains": 1, "draws": 8, "warmup": 0}
     settings |= {"progress": False, "chain_method": "sequential"}
-    bif.sample(kernel(1)[0](), **settings)
-    build, shared = kernel(LAYERS)
->>>>>>> 594ae2d3f30d456f27f82f72cd122a571b62c8d3
+    bif.sample(kernel(1, options.compute_dtype)[0](), **settings)
+    build, shared = kernel(LAYERS, options.compute_dtype)
     before = resident()
     watch = Watch()
     bif.sample(build(), **settings)
@@ -53,11 +43,7 @@ def main() -> None:
     print(json.dumps({"backend": options.backend, "copies": round(copies + shared, 2), "bare": 3}))
 
 
-<<<<<<< HEAD
-def torch_kernel(compute_dtype: str | None) -> tuple[Any, int]:
-=======
-def torch_kernel(layers: int) -> tuple[Any, int]:
->>>>>>> 594ae2d3f30d456f27f82f72cd122a571b62c8d3
+def torch_kernel(layers: int, compute_dtype: str | None) -> tuple[Any, int]:
     """A deep network in PyTorch, and how many copies of its weights are shared with the caller."""
     from torch import nn
 
@@ -72,11 +58,7 @@ def torch_kernel(layers: int) -> tuple[Any, int]:
     return build, 0
 
 
-<<<<<<< HEAD
-def jax_kernel(compute_dtype: str | None) -> tuple[Any, int]:
-=======
-def jax_kernel(layers: int) -> tuple[Any, int]:
->>>>>>> 594ae2d3f30d456f27f82f72cd122a571b62c8d3
+def jax_kernel(layers: int, compute_dtype: str | None) -> tuple[Any, int]:
     """The same in JAX."""
     import jax
 
