@@ -401,12 +401,11 @@ def _slope(
     rows, counted = (*own, *common, None, None)[:2]
     batch = data.batch if rows is None else data.take(rows)
 
-    def energy(values: Weights) -> tuple[Tensor, Tensor]:
-        found = model.log_likelihood(values, batch)
-        summed = found if counted is None else torch.where(counted, _per_row(found, 1), 0.0)
-        return -model.inverse_temperature * summed.sum(), found
-
-    return torch.func.grad(energy, has_aux=True)(weights)
+    found, back = torch.func.vjp(lambda values: model.log_likelihood(values, batch), weights)
+    pull = torch.full_like(found, -model.inverse_temperature)
+    if counted is not None:
+        pull = torch.where(counted.view(-1, *(1,) * (found.ndim - 1)), pull, 0.0)
+    return back(pull)[0], found
 
 
 def _accumulate(gradients: Gradients, weights: Weights, data: Data, size: int) -> Found:
