@@ -2,18 +2,17 @@
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from operator import itemgetter
 from typing import Any
 
 import pyro
 import torch
 from torch import Tensor
-from torch.fx.experimental.proxy_tensor import make_fx
 from torch.utils import _pytree as pytree
 
-__all__ = ["Chainwise", "flatten", "over_chains", "unflatten"]
+from ppl_bif.pyro.graphs import traced
 
-aten = torch.ops.aten
-RESHAPING = (aten.expand.default, aten.view.default, aten._unsafe_view.default)
+__all__ = ["Chainwise", "flatten", "over_chains", "unflatten"]
 
 
 class Chainwise:
@@ -39,28 +38,28 @@ class Chainwise:
 
     def __call__(self, mapped: tuple[Any, ...], shared: tuple[Any, ...] = ()) -> Any:
         """Call the function on trees of tensors ``(chain, ...)`` and trees that chains share."""
-        leaves, structure = pytree.tree_flatten((mapped, shared))
+        leaves: list[Tensor] = []
+        key = _describe((mapped, shared), leaves)
         chains = len(leaves[0])
         if chains == 1:
             return over_chains(self.function, mapped, shared)
         if not self.one_by_one:
-            graph, returned = self._graph(leaves, structure)
-            return pytree.tree_unflatten(graph(*leaves), returned)
-        own = len(pytree.tree_leaves(mapped))
-        each = [[*(t[c] for t in leaves[:own]), *leaves[own:]] for c in range(chains)]
-        graph, returned = self._graph(each[0], structure)
-        found = zip(*(graph(*one) for one in each), strict=True)
-        return pytree.tree_unflatten([torch.stack(parts) for parts in found], returned)
+            return self._run(key, leaves, mapped, shared)
+        found = []
+        for c in range(chains):
+            own, leaves = pytree.tree_map(itemgetter(c), mapped), []
+            found.append(self._run(_describe((own, shared), leaves), leaves, own, shared))
+        return pytree.tree_map(lambda *parts: torch.stack(parts), *found)
 
-    def _graph(self, leaves: list[Any], structure: Any) -> tuple[Callable[..., Any], Any]:
-        """Return the graph of leaves to leaves, and what the returned ones are put into."""
-        # A trace holds views that fit the strides it saw.
-        key = (structure, *((leaf.shape, leaf.stride(), leaf.dtype) for leaf in leaves))
+    def _run(self, key: Any, leaves: list[Tensor], mapped: Any, shared: Any) -> Any:
+        """Call the graph of leaves to leaves; put what it returns into a tree."""
         if key not in self._graphs:
-            self._graphs[key] = self._traced(leaves, structure)
-        return self._graphs[key]
+            self._graphs[key] = self._traced(mapped, shared)
+        graph, returned = self._graphs[key]
+        return pytree.tree_unflatten(graph(*leaves), returned)
 
-    def _traced(self, leaves: list[Any], structure: Any) -> tuple[Callable[..., Any], Any]:
+    def _traced(self, mapped: Any, shared: Any) -> tuple[Callable[..., Any], Any]:
+        leaves, structure = pytree.tree_flatten((mapped, shared))
         returned = None
 
         def flat(*leaves: Any) -> list[Any]:
@@ -69,10 +68,7 @@ class Chainwise:
             found, returned = pytree.tree_flatten(self._called(mapped, shared))
             return found
 
-        traced = make_fx(flat)(*leaves)
-        _leave_out_idle(traced.graph)
-        traced.recompile()
-        return traced, returned
+        return traced(flat, leaves), returned
 
     def _called(self, mapped: tuple[Any, ...], shared: tuple[Any, ...]) -> Any:
         if not self.one_by_one:
@@ -83,6 +79,20 @@ class Chainwise:
     def __getstate__(self) -> dict[str, Any]:
         # Graphs are made again where the kernel is sent to another process.
         return {**self.__dict__, "_graphs": {}}
+
+
+def _describe(tree: Any, leaves: list[Tensor]) -> Any:
+    """Tell a tree of mappings, tuples and tensors from others; add its tensors to ``leaves``.
+
+    At a fraction of what ``pytree`` takes, as it is done at every step.
+    """
+    if isinstance(tree, Tensor):
+        leaves.append(tree)
+        # A trace holds views that fit the strides it saw.
+        return tree.shape, tree.stride(), tree.dtype
+    if isinstance(tree, dict):
+        return tuple([(name, _describe(part, leaves)) for name, part in tree.items()])
+    return tuple([_describe(part, leaves) for part in tree])
 
 
 def over_chains(
@@ -110,20 +120,6 @@ def _advice() -> Iterator[None]:
             'chain_method="sequential".'
         )
         raise
-
-
-def _leave_out_idle(graph: torch.fx.Graph) -> None:
-    """Remove operations that give what they were given, which ``vmap`` leaves behind."""
-    for node in graph.nodes:
-        same = node.target in RESHAPING and _layout(node) == _layout(node.args[0])
-        if same or (node.target is aten.mul.Scalar and node.args[1] == 1):
-            node.replace_all_uses_with(node.args[0])
-    graph.eliminate_dead_code()
-
-
-def _layout(node: torch.fx.Node) -> Any:
-    value = node.meta.get("tensor_meta")
-    return node if value is None else (value.shape, value.stride, value.dtype)
 
 
 def flatten(tensors: Mapping[str, Tensor]) -> Tensor:

@@ -1,7 +1,6 @@
 """A Pyro kernel with its data on the device, as :func:`ppl_bif.sample` drives it."""
 
 from collections.abc import Mapping, Sequence
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -79,18 +78,14 @@ class Engine:
         self, state: Any, steps: int, count: int, *, most: int, names: Sequence[str]
     ) -> tuple[Any, Draws]:
         """Make and score draws, so many steps apart; they come to the host together."""
-        kept: Draws | None = None
+        kept: list[Tensor] = []
         for i in range(count):
             state = self.kernel.advance(state, self.train, steps)
-            seen = self._observe(state, names)
-            if kept is None:
-                kept = pytree.tree_map(partial(_room, count=count), seen)
-            for place, value in zip(
-                pytree.tree_leaves(kept), pytree.tree_leaves(seen), strict=True
-            ):
+            seen, structure = pytree.tree_flatten(self._observe(state, names))
+            kept = kept or [_room(value, count) for value in seen]
+            for place, value in zip(kept, seen, strict=True):
                 place[:, i] = value
-        assert kept is not None
-        return state, pytree.tree_map(lambda t: t.cpu().numpy(), kept)
+        return state, pytree.tree_unflatten([t.cpu().numpy() for t in kept], structure)
 
     def _observe(self, state: Any, names: Sequence[str]) -> Draws:
         likelihood = {name: self._likelihood(state, name) for name in self.data}

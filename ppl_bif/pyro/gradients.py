@@ -34,6 +34,8 @@ __all__ = [
 
 Weights = Mapping[str, Tensor]
 Found = tuple[dict[str, Tensor], Tensor]
+Function = Callable[[dict[str, Tensor]], Tensor]
+Pull = Callable[[Tensor], Tensor]
 
 
 class Data(NamedTuple):
@@ -407,27 +409,33 @@ def _slope(
     rows, counted = (*own, *common, None, None)[:2]
     batch = data.batch if rows is None else data.take(rows)
 
-    def energy(values: Weights) -> tuple[Tensor, Tensor]:
-        found = model.log_likelihood(values, batch)
-        summed = found if counted is None else torch.where(counted, _per_row(found, 1), 0.0)
-        return -model.inverse_temperature * summed.sum(), found
+    def pull(found: Tensor) -> Tensor:
+        each = torch.full_like(found, -model.inverse_temperature)
+        if counted is None:
+            return each
+        return torch.where(counted.view(-1, *(1,) * (found.ndim - 1)), each, 0.0)
 
     # By the casts, whose gradients are half as large until all activations are gone.
-    slope, found = differentiated(energy, model.cast(weights))
+    slope, found = differentiated(
+        lambda values: model.log_likelihood(values, batch), pull, model.cast(weights)
+    )
     return {name: in_dtype(slope.pop(name), model.dtype) for name in list(slope)}, found
 
 
-def _differentiated(energy: Callable[..., Any], weights: Weights) -> Found:
-    """Return the gradient of an energy that gives log-likelihoods too, under ``vmap`` or not."""
-    return torch.func.grad(energy, has_aux=True)(dict(weights))
+def _differentiated(function: Function, pull: Pull, weights: dict[str, Tensor]) -> Found:
+    """Return the sum of slopes of what a function gives, times ``pull``, and what it gives."""
+    found, back = torch.func.vjp(function, weights)
+    return dict(back(pull(found))[0]), found
 
 
-def _differentiated_alone(energy: Callable[..., Any], weights: Weights) -> Found:
-    """Do the same for one chain, and let activations go on the way, which ``grad`` keeps."""
+def _differentiated_alone(function: Function, pull: Pull, weights: dict[str, Tensor]) -> Found:
+    """Do the same for one chain, and let activations go on the way, which ``vjp`` keeps."""
     leaves = {name: w.detach().requires_grad_() for name, w in weights.items()}
     with torch.enable_grad():
-        value, found = energy(leaves)
-        slope = torch.autograd.grad(value, list(leaves.values()), materialize_grads=True)
+        found = function(leaves)
+    slope = torch.autograd.grad(
+        found, list(leaves.values()), pull(found.detach()), materialize_grads=True
+    )
     return dict(zip(leaves, slope, strict=True)), found.detach()
 
 

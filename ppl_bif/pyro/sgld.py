@@ -97,13 +97,14 @@ class SGLD(Langevin):
     ) -> tuple[dict[str, Tensor], Any, Measured]:
         (stored, root), generator, eps = state.shared, state.generator, state.step_size
         estimate = self.gradient(self._gradients, stored, generator, state.z, data, measure=measure)
-        heat, slope = (eps * self.temperature).sqrt(), scaled(root, estimate.gradient)
+        heat, half = (eps * self.temperature).sqrt(), -eps / 2
+        slope = scaled(root, estimate.gradient)
 
         def change(name: str) -> Tensor:
             """Return -eps/2 S g + N(0, eps T) of a site; the step is S times that."""
             w = state.z[name]
             noise = torch.randn(w.shape, generator=generator, device=w.device, dtype=w.dtype)
-            return noise.mul_(lifted(heat, w)).addcmul_(lifted(-eps / 2, w), slope[name])
+            return noise.mul_(lifted(heat, w)).addcmul_(lifted(half, w), slope[name])
 
         if root.identity:
             # Site by site, so that no second copy of the weights is held.
