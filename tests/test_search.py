@@ -1,5 +1,7 @@
 """The search of the largest and smallest covariances, held against the whole matrix."""
 
+import tracemalloc
+
 import numpy as np
 import pytest
 import xarray as xr
@@ -117,3 +119,18 @@ def test_too_many_are_asked_for():
     train, query, _ = factors(np.random.default_rng(0), 60, train=40, query=5)
     with pytest.raises(ValueError, match="at most the 40 training rows; got 41"):
         bif.top(run_of(train, query), k=41)
+
+
+def test_memory_does_not_grow_with_the_rows(monkeypatch):
+    monkeypatch.setattr(searching, "SAMPLE", 500)
+    rng = np.random.default_rng(0)
+    query = rng.normal(size=(2, 20, 50)).astype(np.float32)
+    most = []
+    for rows in (4_000, 40_000):
+        run = run_of(rng.normal(size=(2, 20, rows)).astype(np.float32), query)
+        tracemalloc.start()
+        bif.top(run, k=5, shrink=None)
+        most.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+    assert most[1] < 1.2 * most[0]
+    assert most[1] < 0.25 * 8 * 50 * 40_000

@@ -1,22 +1,28 @@
 """Covariances against one BLAS product: ``python -m benchmarks.speed.covariance``.
 
 50,000 training rows, 1,000 queries, 4 chains of 500 draws in single precision. Each turn times the
-bare product of the traces, covariances without errors, and covariances with errors, one after
-another. Adds lines to ``results/cpu.jsonl``.
+bare product of the traces, covariances without errors and with them, and the top 20 of all queries
+by a search and by way of the matrix, one after another; then the memory that each takes beside the
+traces is measured once. Adds lines to ``results/cpu.jsonl``.
 """
 
 import argparse
 import json
 import time
+import tracemalloc
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+import xarray as xr
 from threadpoolctl import threadpool_limits
 
+import ppl_bif as bif
 from benchmarks.speed.compare import RESULTS, about, spread
 from ppl_bif.blocks import MAX_BLOCKS
 from ppl_bif.covariance import block_covariance, covariance
+
+CHAINS, DRAWS, TOP = 4, 500, 20
 
 
 def main() -> None:
@@ -27,34 +33,43 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--turns", type=int, default=5)
     options = parser.parse_args()
-    chains, draws = 4, 500
-    rng = np.random.default_rng(0)
-    train, query = (
-        rng.normal(size=(chains, draws, rows)).astype(np.float32)
-        for rows in (options.rows, options.queries)
-    )
-    work: dict[str, Callable[[], Any]] = {
-        "blas": lambda: query.reshape(chains * draws, -1).T @ train.reshape(chains * draws, -1),
-        "covariance": lambda: covariance(train, query),
-        "covariance_with_errors": lambda: block_covariance(
-            train, query, blocks=MAX_BLOCKS // chains, time=1.0
-        ),
-    }
+    work = jobs(options.rows, options.queries)
     with threadpool_limits(options.threads):
         turns = [{name: seconds(job) for name, job in work.items()} for _ in range(options.turns)]
     with RESULTS.open("a") as file:
-        for name in work:
+        for name, job in work.items():
             line = {
-                "case": f"covariance_{options.rows}x{options.queries}x{chains * draws}",
+                "case": f"covariance_{options.rows}x{options.queries}x{CHAINS * DRAWS}",
                 "subject": name,
                 "threads": options.threads,
                 "turns": options.turns,
                 "seconds": spread([turn[name] for turn in turns]),
                 "seconds_over_blas": spread([turn[name] / turn["blas"] for turn in turns]),
+                "megabytes": round(peak(job) / 2**20),
                 **about(),
             }
-            print(json.dumps(line))
+            print(json.dumps(line), flush=True)
             file.write(json.dumps(line) + "\n")
+
+
+def jobs(rows: int, queries: int) -> dict[str, Callable[[], Any]]:
+    """Return what is timed, on random traces."""
+    rng = np.random.default_rng(0)
+    train, query = (
+        rng.standard_normal((CHAINS, DRAWS, size), dtype=np.float32) for size in (rows, queries)
+    )
+    first = ("chain", "draw")
+    traces = {"train_obs": ((*first, "train"), train), "query_obs": ((*first, "query"), query)}
+    run = xr.DataTree.from_dict({"log_likelihood": xr.Dataset(traces)})
+    blocks, every = MAX_BLOCKS // CHAINS, rows * queries
+    flat = [side.reshape(CHAINS * DRAWS, -1) for side in (train, query)]
+    return {
+        "blas": lambda: flat[1].T @ flat[0],
+        "covariance": lambda: covariance(train, query),
+        "covariance_with_errors": lambda: block_covariance(train, query, blocks=blocks, time=1.0),
+        "top": lambda: bif.top(run, TOP, shrink=None),
+        "top_of_matrix": lambda: bif.top(bif.influence(run, shrink=None, block_pairs=every), TOP),
+    }
 
 
 def seconds(job: Callable[[], Any]) -> float:
@@ -62,6 +77,15 @@ def seconds(job: Callable[[], Any]) -> float:
     began = time.perf_counter()
     job()
     return time.perf_counter() - began
+
+
+def peak(job: Callable[[], Any]) -> int:
+    """Bytes that a job takes at most, what it returns among them."""
+    tracemalloc.start()
+    job()
+    most = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    return most
 
 
 if __name__ == "__main__":
