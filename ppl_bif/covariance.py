@@ -15,7 +15,6 @@ from ppl_bif.blocks import (
     centred,
     inflation,
     mean_square,
-    mean_variance,
     spans,
 )
 from ppl_bif.tiles import Estimate, moments, over_tiles, pair_moments
@@ -135,8 +134,10 @@ def look(series: np.ndarray, blocks: int) -> Series:
     scale = np.exp2(np.round(np.log2(np.where(sd > 0, sd, 1.0))))
     moved /= scale.astype(moved.dtype)
     means = _hidden(moved, blocks)
-    variance, of_all = mean_variance(moved, blocks)
-    small = (part.astype(moved.dtype) for part in (means, variance, 1 + of_all))
+    # That of the mean of a chain, as the blocks show it.
+    variance = (means**2).sum(axis=0)
+    growth = 1 + variance / np.where(sd > 0, sd / scale, np.inf) ** 2
+    small = (part.astype(moved.dtype) for part in (means, variance, growth))
     return Series(scale, moved.reshape(-1, rows), *small)
 
 

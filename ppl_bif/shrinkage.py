@@ -15,6 +15,8 @@ __all__ = ["Shrunk", "shrink"]
 ITERATIONS = 100
 # Standard deviations of the mixture: from a tenth of the smallest error, by factors of root 2.
 FINEST, FACTOR, MOST = 0.1, np.sqrt(2), 64
+# The law is fitted to so many scores: with 20,000 of them, means moved by 0.03 of their errors.
+FITTED = 4096
 
 
 class Shrunk(NamedTuple):
@@ -53,7 +55,8 @@ def _shrink_query(value: np.ndarray, error: np.ndarray) -> Shrunk:
     mean, sd, false_sign = value.astype(float), error.astype(float), (value == 0).astype(float)
     if known.any():
         v, e = mean[known], sd[known]
-        mean[known], sd[known], false_sign[known] = _posterior(v, e, *_fit(v, e))
+        some = np.linspace(0, len(v) - 1, min(len(v), FITTED)).astype(int)
+        mean[known], sd[known], false_sign[known] = _posterior(v, e, *_fit(v[some], e[some]))
     return Shrunk(mean, sd, false_sign)
 
 

@@ -112,3 +112,15 @@ def test_properties(value, error, scale):
     scaled = shrink(scale * value, scale * error)
     np.testing.assert_allclose(scaled.mean, scale * found.mean, rtol=1e-6, atol=1e-9 * scale)
     np.testing.assert_allclose(scaled.false_sign, found.false_sign, rtol=1e-6)
+
+
+def test_many_scores_are_shrunk_by_the_law_of_some(monkeypatch):
+    rng = np.random.default_rng(0)
+    true = rng.normal(size=(2, 9000)) * np.exp(rng.normal(size=(2, 9000)))
+    error = np.exp(0.3 * rng.normal(size=true.shape))
+    value = true + error * rng.normal(size=true.shape)
+    some = shrink(value, error)
+    monkeypatch.setattr("ppl_bif.shrinkage.FITTED", 9000)
+    every = shrink(value, error)
+    assert np.sqrt(np.mean(((some.mean - every.mean) / every.sd) ** 2)) < 0.05
+    np.testing.assert_allclose(some.false_sign, every.false_sign, atol=0.05)
