@@ -139,4 +139,4 @@ class HMC(Langevin):
 
 
 def _squares(vectors: dict[str, Tensor]) -> Tensor:
-    return torch.stack([v.square().flatten(1).sum(1) for v in vectors.values()]).sum(0)
+    return torch.stack([v.square().reshape(len(v), -1).sum(1) for v in vectors.values()]).sum(0)

@@ -68,8 +68,8 @@ def scaled(root: Root, vector: Weights) -> dict[str, Tensor]:
     if root.diagonal is not None:
         out = {name: root.diagonal[name] * v for name, v in out.items()}
     if root.directions is not None:
-        flat = {name: v.flatten(1) for name, v in root.directions.items()}
-        along = torch.stack([v.flatten(1) @ flat[n].T for n, v in vector.items()]).sum(0)
+        flat = {name: v.reshape(len(v), -1) for name, v in root.directions.items()}
+        along = torch.stack([v.reshape(len(v), -1) @ flat[n].T for n, v in vector.items()]).sum(0)
         change = root.change * along
         out = {name: v + (change @ flat[name]).view_as(v) for name, v in out.items()}
     return out

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 import ppl_bif as bif
-from ppl_bif.pyro import SGLD, localize
+from ppl_bif.pyro import HMC, SGLD, UnderdampedLangevin, localize
 
 # Networks that were never trained are far from the mode of their posterior.
 pytestmark = [
@@ -205,3 +205,35 @@ def test_branches_on_weights_are_refused_where_a_trace_would_get_them_wrong(data
     with pytest.raises(RuntimeError, match="data-dependent"):
         bif.sample(kernel, **settings)
     bif.sample(kernel, **settings, chain_method="sequential")
+
+
+@pytest.mark.parametrize(
+    ("kernel", "preconditioner"),
+    [
+        (SGLD, None),
+        (UnderdampedLangevin, "low_rank"),
+        (UnderdampedLangevin, "rmsprop"),
+        (HMC, None),
+    ],
+)
+def test_a_weight_that_is_a_single_number(kernel, preconditioner):
+    class Scaled(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.w, self.scale = nn.Parameter(torch.ones(3)), nn.Parameter(torch.tensor(2.0))
+
+        def forward(self, x):
+            return self.scale * (x @ self.w)
+
+    x = np.random.default_rng(0).normal(size=(40, 3)).astype(np.float32)
+    rows = x, 2 * x.sum(1)
+    given = {"batch_size": 8} if kernel is SGLD else {}
+    if preconditioner:
+        given["preconditioner"] = preconditioner
+    model = localize(Scaled(), likelihood="normal", localization=10.0)
+    idata = bif.sample(
+        kernel(model, **given), train=rows, query=rows, chains=2, draws=20, save_weights=True
+    )
+    moved = idata["posterior"]["scale"]
+    assert moved.dims == ("chain", "draw")
+    assert 0.001 < float(moved.std()) < 0.3
