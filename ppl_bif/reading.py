@@ -19,7 +19,7 @@ from xarray.core.indexing import (
 from ppl_bif.checkpoint import Course, latest_course
 from ppl_bif.errors import StoreError
 from ppl_bif.places import Place
-from ppl_bif.schema import inference_data
+from ppl_bif.schema import SCHEMA_VERSION, inference_data
 
 __all__ = ["quiet", "read_attrs", "read_run"]
 
@@ -134,6 +134,11 @@ def _validated(attrs: Mapping[str, Any], where: Place) -> dict[str, Any]:
     if "fingerprint" not in attrs:
         raise StoreError(
             f"{where.address} is a Zarr store, but not of a ppl_bif run: choose another path"
+        )
+    if attrs.get("schema_version", 0) not in range(SCHEMA_VERSION + 1):
+        raise StoreError(
+            f"{where.address} was written by a newer version of ppl_bif "
+            f"({attrs.get('inference_library_version')}): update this one to read it"
         )
     return dict(attrs)
 
