@@ -127,5 +127,5 @@ def telling(address: str, more: str = "") -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        why = REASONS.get(error.errno or 0, f"{error}: choose a path you may write to")
+        why = REASONS.get(error.errno or 0, f"{error}; choose a path you may write to")
         raise StoreError(f"cannot write a store at {address}: {why}{more}") from error

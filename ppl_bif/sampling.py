@@ -102,8 +102,9 @@ def sample(
     train_ids, query_ids
         Names of the rows, all different; numbers from 0 by default. They stay with the rows.
     store
-        Folder for a Zarr store. A finished run of the same weights, data and settings found
-        there is returned; any other is refused.
+        Folder for a Zarr store, or an address that fsspec knows. The run of the same weights, data
+        and settings found there is returned, or gone on with where it was left, also to more
+        draws than it had; any other is refused. Ctrl-C ends it at the next draw, ready to go on.
     save_weights
         ``True``, or names or globs of weights, to keep the draws themselves in ``posterior``.
     constant_data
@@ -130,7 +131,7 @@ def sample(
     ValueError, TypeError
         If data, ids or settings do not fit; nothing is written then.
     StoreError
-        If the store holds another run or cannot be written.
+        If the store holds another run or more draws, is being written to, or cannot be written.
     DivergenceError
         If chains diverge in warm-up whatever the step, or every chain does later.
 
