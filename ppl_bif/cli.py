@@ -199,6 +199,22 @@ def report(
     typer.echo(f"wrote {write_report(_open(run), path, queries=query, k=k)}")
 
 
+@app.command()
+@_in_one_line
+def follow(
+    run: Annotated[str, typer.Argument(metavar="RUN", help="Folder or address of its store.")],
+    every: Annotated[float, typer.Option(min=0.1, help="Seconds between two looks.")] = 2.0,
+    once: Annotated[bool, typer.Option("--once", help="Look once.")] = False,
+) -> None:
+    """Say how far a run is that another process makes, until it is finished."""
+    from ppl_bif.following import follow as looks
+
+    for standing in looks(run, every):
+        typer.echo(str(standing))
+        if once:
+            return
+
+
 def _open(run: Path) -> Any:
     from ppl_bif.store import open_store
 

@@ -2,15 +2,19 @@
 
 import time
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from typing import Any, NamedTuple
 
 import numpy as np
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from ppl_bif.checkpoint import Checkpoints, Course, most_draws
 from ppl_bif.convergence import top_resolved
-from ppl_bif.errors import DivergenceError
+from ppl_bif.errors import DivergenceError, StoreError
+from ppl_bif.interrupts import Stop, heeding
 from ppl_bif.kernel import Engine
+from ppl_bif.places import telling
 from ppl_bif.recording import Record
 from ppl_bif.stopping import QUERIES, TRAIN_ROWS, Goal, measure, next_draws
 from ppl_bif.tuning import Choice, Tuned, warm_up
@@ -23,6 +27,10 @@ FIRST_LOOK, LOOK_AGAIN = 50, 1.5
 BURST_DRAWS, BURST_SECONDS = 32, 0.2
 # Gives a chain that is begun again random numbers of its own.
 SECOND_SEED = 1_000_003
+# A block of draws that takes longer is cut short by a checkpoint.
+CHECKPOINT_SECONDS = 300.0
+TUNED, MOST_VECTORS, HEADER_BYTES = "tuned", 2**12, 2**20
+GO_ON = "; repeat the call to sample() to go on from there"
 
 
 class Plan(NamedTuple):
@@ -53,9 +61,10 @@ class Plan(NamedTuple):
 
 
 class Ran(NamedTuple):
-    """A finished course: draws per chain, the settings found, and what happened on the way."""
+    """A finished course: draws, seconds, the settings found, and what happened on the way."""
 
     draws: int
+    seconds: float
     tuned: Tuned
     step_size: float
     choices: list[Choice]
@@ -68,6 +77,7 @@ def drive(
     record: Record,
     arrays: Any,
     *,
+    checkpoints: Checkpoints | None = None,
     choices: Sequence[Choice] = (),
     show: bool,
 ) -> Ran:
@@ -81,6 +91,8 @@ def drive(
         What is to be done and recorded.
     arrays
         By ``group/variable``, with ``grow(draws)``.
+    checkpoints
+        Those of a store: what they say was done is gone on from.
     choices
         Made before.
     show
@@ -90,6 +102,10 @@ def drive(
     ------
     DivergenceError
         If every chain diverged.
+    StoreError
+        If a store cannot be written.
+    KeyboardInterrupt
+        After the draw at which Ctrl-C was pressed, if there is a store; a second one at once.
 
     Warns
     -----
@@ -104,30 +120,75 @@ def drive(
         TextColumn("{task.fields[seen]}"),
         disable=not show,
     )
-    with bar:
-        course = _Course(engine, plan, record, arrays, bar)
+    with bar, _heeding(checkpoints) as stop:
+        course = _Course(engine, plan, record, arrays, bar, checkpoints, stop)
         course.tell(choices)
         goal = plan.draws
         draws = course.to_goal(goal) if isinstance(goal, Goal) else course.to(goal, keep=False)
         course.again(draws)
     assert course.tuned is not None
     step = float(str(engine.step_size(course.tuned.state).min()))  # .001, not .00100000005
-    return Ran(draws, course.tuned, step, [*choices, *course.tuned.choices], course.notes)
+    return Ran(
+        draws, course.seconds, course.tuned, step, [*choices, *course.tuned.choices], course.notes
+    )
+
+
+@contextmanager
+def _heeding(checkpoints: Checkpoints | None) -> Iterator[Stop]:
+    """Let Ctrl-C wait for a draw where there is a store, and say then how to go on."""
+    stop = Stop()
+    if checkpoints is None:
+        yield stop
+        return
+    try:
+        with heeding(stop):
+            yield stop
+    except KeyboardInterrupt:
+        address, done = checkpoints.place.address, most_draws(checkpoints.course)
+        raise KeyboardInterrupt(
+            f"stopped with up to {done:,} draws of each chain in {address}{GO_ON}"
+        ) from None
+
+
+class _Leg(NamedTuple):
+    """Chains that move together: draws recorded, where they are, which have diverged."""
+
+    draws: int
+    state: Any
+    lost: np.ndarray
 
 
 class _Course:
     """A run under way: where its chains are."""
 
     def __init__(
-        self, engine: Engine, plan: Plan, record: Record, arrays: Any, bar: Progress
+        self,
+        engine: Engine,
+        plan: Plan,
+        record: Record,
+        arrays: Any,
+        bar: Progress,
+        checkpoints: Checkpoints | None,
+        stop: Stop,
     ) -> None:
         self.engine, self.plan, self.record, self.arrays = engine, plan, record, arrays
-        self.tuned: Tuned | None = None
-        self.states: dict[int, Any] = {}
+        self.checkpoints, self.stop = checkpoints, stop
+        before = Course() if checkpoints is None else checkpoints.course
+        self.began = self.saved = time.perf_counter()
+        self.seconds_before, self.begun_again = before.seconds, dict(before.again)
         self.diverged = np.zeros(sum(map(len, plan.groups)), bool)
+        self.legs: dict[str, _Leg] = {}
         self.notes: list[str] = []
         self.bar, self.task = bar, bar.add_task("warm-up", total=None, seen="")
         self.resolved, self.look_at, self.burst = "", FIRST_LOOK, 1
+        # The first chains are where warm-up left them: without them, it has to be gone through.
+        begun = f"chains-{plan.groups[0][0]}" in before.legs
+        self.tuned = self.tuned_before(before.tuned) if before.tuned and begun else None
+
+    @property
+    def seconds(self) -> float:
+        """Return the time spent, also before the run was taken up again."""
+        return self.seconds_before + time.perf_counter() - self.began
 
     def tell(self, choices: Sequence[Choice]) -> None:
         """Print what was chosen, above the bar."""
@@ -137,14 +198,16 @@ class _Course:
 
     def to_goal(self, goal: Goal) -> int:
         """Make draws until a goal is reached; return how many per chain."""
-        began, drawn, found, pace = time.perf_counter(), 0, None, 0.0
-        while (wanted := next_draws(goal, found, pace, time.perf_counter() - began)) > drawn:
+        drawn, found, pace = 0, None, 0.0
+        wanted = self.drawn_before() or next_draws(goal, None, pace, self.seconds)
+        while wanted > drawn:
             start = time.perf_counter()
             before, drawn = drawn, self.to(wanted, keep=True)
             # The first round holds warm-up and compiling: it would promise too little.
             pace = (time.perf_counter() - start) / (drawn - before) if before else 0.0
             found = measure(goal, *self.look(drawn))
             self.resolved = f"{goal.measure} {found.value:.2f} of {goal.target:g}"
+            wanted = next_draws(goal, found, pace, self.seconds)
         assert found is not None
         end = "reached" if found.value >= goal.target else "not reached"
         self.notes.append(
@@ -153,17 +216,41 @@ class _Course:
         )
         return drawn
 
+    def drawn_before(self) -> int:
+        """Return to how many draws a run that is taken up again was going, 0 for a new one."""
+        if self.checkpoints is None:
+            return 0
+        course = self.checkpoints.course
+        return course.draws or most_draws(course)
+
     def to(self, draws: int, *, keep: bool) -> int:
         """Bring every group to so many draws; ``keep`` their states to go on from."""
-        self.arrays.grow(draws)
+        self.note(draws=draws if keep else 0)
+        with self.telling():
+            self.arrays.grow(draws)
         for group in self.plan.groups:
-            first, state = self.states.pop(group[0], (0, None))
-            state = self.warmed(group) if state is None else state
-            self.bar.update(self.task, description="sampling", total=draws * len(self.plan.groups))
-            state = self.draw(group, state, first, draws)
-            if keep:
-                self.states[group[0]] = (draws, state)
+            self.bring(f"chains-{group[0]}", group, draws, self.warmed, keep=keep)
         return draws
+
+    def bring(
+        self,
+        name: str,
+        group: list[int],
+        draws: int,
+        begin: Callable[[list[int]], Any],
+        *,
+        keep: bool = False,
+    ) -> None:
+        """Bring a group to so many draws, from where it is or from its beginning."""
+        at = self.legs.pop(name, None) or self.leg_before(name, group, draws, keep=keep)
+        if at is None:
+            at = _Leg(0, begin(group), np.zeros(len(group), bool))
+            self.save(name, at)
+        self.diverged[group] = at.lost
+        self.bar.update(self.task, description="sampling", total=draws * len(self.plan.groups))
+        at = self.draw(name, group, at, draws)
+        if keep:
+            self.legs[name] = at
 
     def warmed(self, group: list[int]) -> Any:
         """Return chains that have reached their posterior; the first ones find the settings."""
@@ -178,6 +265,7 @@ class _Course:
             lost=lambda state: self.record.lost(self.engine, state),
         )
         self.tuned = tuned._replace(state=self.engine.without_weights(tuned.state))
+        self.save_tuned()
         self.tell(tuned.choices)
         return tuned.state
 
@@ -190,36 +278,47 @@ class _Course:
             state = self.engine.advance(state, self.tuned.steps)
         return state
 
-    def draw(self, group: list[int], state: Any, first: int, last: int) -> Any:
-        """Make and record draws first ... last of a group."""
+    def draw(self, name: str, group: list[int], at: _Leg, last: int) -> _Leg:
+        """Make and record draws of a group up to the last."""
         chains = slice(group[0], group[-1] + 1)
-        for start in range(first, last, self.plan.block):
-            stop = min(start + self.plan.block, last)
-            state, found = self.block(chains, state, stop - start)
-            for name, values in found.items():
-                self.arrays[name][chains, start:stop] = values
-            if self.diverged[chains].all():
-                self.arrays["sample_stats/diverging"][chains, stop:last] = True
-                break
-            self.show_resolved(stop)
-        return state
+        while at.draws < last:
+            start, stop = at.draws, min((at.draws // self.plan.block + 1) * self.plan.block, last)
+            at, found = self.block(chains, at, stop)
+            with self.telling():
+                for variable, values in found.items():
+                    self.arrays[variable][chains, start : at.draws] = values
+                if at.lost.all():
+                    self.arrays["sample_stats/diverging"][chains, at.draws : last] = True
+                    at = at._replace(draws=last)
+            self.save(name, at)
+            if self.stop.asked:
+                raise KeyboardInterrupt
+            self.show_resolved(at.draws)
+        return at
 
-    def block(self, chains: slice, state: Any, size: int) -> tuple[Any, dict[str, np.ndarray]]:
+    def block(self, chains: slice, at: _Leg, stop: int) -> tuple[_Leg, dict[str, np.ndarray]]:
         """Make draws in bursts that are long enough to be quick and short enough to be shown."""
         assert self.tuned is not None
-        most, made, bursts = min(self.plan.block, BURST_DRAWS), 0, []
-        while made < size:
-            began, count = time.perf_counter(), min(self.burst, size - made, most)
+        most = min(self.plan.block, BURST_DRAWS)
+        bursts: list[dict[str, np.ndarray]] = []
+        self.stop.drawing = self.checkpoints is not None
+        while at.draws < stop and not (bursts and self.is_due()):
+            began, count = time.perf_counter(), min(self.burst, stop - at.draws, most)
             state, draws = self.engine.draws(
-                state, self.tuned.steps, count, most=most, names=self.record.saved
+                at.state, self.tuned.steps, count, most=most, names=self.record.saved
             )
-            bursts.append(self.record.observe(draws, self.diverged[chains]))
-            self.diverged[chains] = bursts[-1]["sample_stats/diverging"][:, -1]
-            made += count
+            bursts.append(self.record.observe(draws, at.lost))
+            lost = bursts[-1]["sample_stats/diverging"][:, -1]
+            at, self.diverged[chains] = _Leg(at.draws + count, state, lost), lost
             self.bar.update(self.task, advance=count, seen=self.describe(bursts[-1]))
             if time.perf_counter() - began < BURST_SECONDS:
                 self.burst = min(2 * self.burst, BURST_DRAWS)
-        return state, {n: np.concatenate([b[n] for b in bursts], axis=1) for n in bursts[0]}
+        return at, {n: np.concatenate([b[n] for b in bursts], axis=1) for n in bursts[0]}
+
+    def is_due(self) -> bool:
+        """Say whether a block is to be cut short: by Ctrl-C, or because it takes long."""
+        late = time.perf_counter() - self.saved > CHECKPOINT_SECONDS
+        return self.checkpoints is not None and (self.stop.asked or late)
 
     def again(self, draws: int) -> None:
         """Begin each chain that diverged once more, alone, with half the step.
@@ -230,10 +329,11 @@ class _Course:
             If no chain is left.
         """
         for chain in np.flatnonzero(self.diverged).tolist():
-            when = int(np.argmax(self.arrays["sample_stats/diverging"][chain, :draws]))
-            self.diverged[chain] = False
-            state = self.burnt_in([chain], self.plan.seed + SECOND_SEED, 0.5)
-            self.draw([chain], state, 0, draws)
+            if (when := self.begun_again.get(str(chain))) is None:
+                marks = self.arrays["sample_stats/diverging"][chain, :draws]
+                when = self.begun_again[str(chain)] = int(np.argmax(marks))
+                self.note(again=dict(self.begun_again))
+            self.bring(f"again-{chain}", [chain], draws, self.halved)
             end = "diverged again and is left out" if self.diverged[chain] else "ran to its end"
             self.notes.append(
                 f"chain {chain} diverged at draw {when}; begun again with half the step, it {end}"
@@ -244,6 +344,87 @@ class _Course:
                 "every chain left the neighbourhood of the trained weights, also with half the "
                 "step: pass a smaller step_size, or a larger localization"
             )
+
+    def halved(self, group: list[int]) -> Any:
+        """Return chains that have reached their posterior by half the step."""
+        return self.burnt_in(group, self.plan.seed + SECOND_SEED, 0.5)
+
+    def telling(self) -> Any:
+        """Say what to do where a store cannot be written."""
+        if self.checkpoints is None:
+            return nullcontext()
+        return telling(self.checkpoints.place.address, GO_ON)
+
+    def note(self, **changes: Any) -> None:
+        """Change what the next checkpoint says of the course."""
+        if self.checkpoints is not None:
+            self.checkpoints.note(**changes)
+
+    def save(self, name: str, at: _Leg) -> None:
+        """Write a checkpoint of some chains, if there is a store."""
+        if self.checkpoints is None:
+            return
+        self.note(seconds=self.seconds)
+        with self.telling():
+            arrays = self.engine.pack(at.state, shared=False)
+            self.checkpoints.put(name, at.draws, at.lost.tolist(), arrays)
+        self.saved = time.perf_counter()
+        self.stop.drawing = False
+
+    def save_tuned(self) -> None:
+        """Write what warm-up found, if there is a store."""
+        if self.checkpoints is None or self.tuned is None:
+            return
+        tuned = self.tuned
+        choices = [list(choice) for choice in tuned.choices]
+        numbers = {"steps": tuned.steps, "burn_in": tuned.burn_in, "taken": tuned.taken}
+        self.note(tuned={**numbers, "choices": choices}, seconds=self.seconds)
+        with self.telling():
+            self.checkpoints.put(TUNED, 0, [], self.engine.pack(tuned.state, shared=True))
+
+    def tuned_before(self, found: Mapping[str, Any]) -> Tuned:
+        """Return what warm-up found before the run was taken up again."""
+        like = self.engine.start(self.plan.groups[0], self.plan.seed)
+        before = self.state_before(TUNED, like)
+        assert before is not None
+        choices = [Choice(*choice) for choice in found["choices"]]
+        steps, burn_in, taken = (int(found[name]) for name in ("steps", "burn_in", "taken"))
+        return Tuned(self.engine.without_weights(before[1]), steps, burn_in, taken, choices)
+
+    def leg_before(self, name: str, group: list[int], draws: int, *, keep: bool) -> _Leg | None:
+        """Return where a group was when the run was left, None if it had not begun."""
+        if self.checkpoints is None or self.tuned is None:
+            return None
+        legs = self.checkpoints.course.legs.get(name, [])
+        if legs and legs[0].draws == draws and not keep:
+            found: tuple[Any, Any] | None = legs[0], None
+        else:
+            like = self.engine.start(group, self.plan.seed, like=self.tuned.state)
+            found = self.state_before(name, like)
+        if found is None:
+            return None
+        leg, state = found
+        self.bar.update(self.task, advance=leg.draws)
+        return _Leg(leg.draws, state, np.array(leg.diverged, bool))
+
+    def state_before(self, name: str, like: Any) -> tuple[Any, Any] | None:
+        """Read the last checkpoint of some chains, which ``like`` are at their beginning."""
+        assert self.checkpoints is not None
+        shape = self.engine.pack(like, shared=False)
+        bytes_ = sum(array.nbytes for array in shape.values())
+        # A root has as many vectors of the size of the weights as its rank.
+        most = MOST_VECTORS * bytes_ if name == TUNED else bytes_
+        found = self.checkpoints.get(name, most + HEADER_BYTES)
+        if found is None:
+            return None
+        leg, arrays = found
+        try:
+            return leg, self.engine.unpack(shape | arrays if name == TUNED else arrays, like)
+        except (KeyError, ValueError) as error:
+            raise StoreError(
+                f"the checkpoint of {name} in {self.checkpoints.place.address} is not of this run "
+                f"({error}): remove the store and sample again"
+            ) from error
 
     def look(self, draws: int) -> tuple[np.ndarray, np.ndarray]:
         """Read a spread of rows of the chains that have not diverged."""

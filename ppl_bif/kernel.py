@@ -183,6 +183,27 @@ class Engine(Protocol):
         """Return what ``start`` takes of a state, so that its weights can be let go."""
         ...
 
+    def pack(self, state: Any, *, shared: bool) -> dict[str, np.ndarray]:
+        """Return a state as arrays by name: weights, momenta, random generators, counters.
+
+        Of what chains share, only what was fitted, and only if asked for. Arrays may be views, to
+        be written before the next draw.
+        """
+        ...
+
+    def unpack(self, arrays: Mapping[str, np.ndarray], like: Any) -> Any:
+        """Return the state that was packed, to the bit.
+
+        The state ``like``, of the same chains, gives its structure, and what chains share where
+        that was not packed.
+
+        Raises
+        ------
+        ValueError, KeyError
+            If the arrays are not those of such a state.
+        """
+        ...
+
 
 class Kernel(Protocol):
     """A sampler of a localized model."""

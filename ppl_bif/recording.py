@@ -8,8 +8,8 @@ import xarray as xr
 
 from ppl_bif.data import Batch, target
 from ppl_bif.kernel import Draws, Engine
+from ppl_bif.layout import Trace
 from ppl_bif.schema import SAMPLE_STATS
-from ppl_bif.store import Trace
 
 __all__ = ["Record", "content", "filled", "fixed_groups", "gather_constant", "score_mode", "traces"]
 

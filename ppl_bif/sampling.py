@@ -3,23 +3,28 @@
 ``sample`` knows a kernel by the protocol in :mod:`ppl_bif.kernel` alone, whatever its framework.
 """
 
+import math
 import sys
-import time
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import xarray as xr
 
 from ppl_bif import __version__
+from ppl_bif.checkpoint import Checkpoints, latest_course
 from ppl_bif.checks import whole
 from ppl_bif.data import Batch, as_batch, as_ids, digest, num_rows
 from ppl_bif.driving import Plan, Ran, drive
 from ppl_bif.health import health, reasons_to_refuse
 from ppl_bif.kernel import ROWS_OF_A_GRADIENT, Engine, Kernel
+from ppl_bif.layout import Arrays, Trace, in_memory
+from ppl_bif.locking import only_writer
 from ppl_bif.memory import chains_fit, memory_per_chain, memory_to_use
+from ppl_bif.places import Place, place
 from ppl_bif.recording import (
     Record,
     content,
@@ -29,10 +34,10 @@ from ppl_bif.recording import (
     score_mode,
     traces,
 )
-from ppl_bif.schema import inference_data
+from ppl_bif.schema import SCHEMA_VERSION, inference_data
 from ppl_bif.sites import Sites, select_sites
 from ppl_bif.stopping import Goal, as_goal
-from ppl_bif.store import create_store, find_finished, finish_store, in_memory
+from ppl_bif.store import create_store, find_finished, finish_store, resume_store
 from ppl_bif.tuning import Choice, choose_kernel, choose_localization
 
 __all__ = ["sample"]
@@ -97,8 +102,9 @@ def sample(
     train_ids, query_ids
         Names of the rows, all different; numbers from 0 by default. They stay with the rows.
     store
-        Folder for a Zarr store. A finished run of the same weights, data and settings found
-        there is returned; any other is refused.
+        Folder for a Zarr store, or an address that fsspec knows. The run of the same weights, data
+        and settings found there is returned, or gone on with where it was left, also to more
+        draws than it had; any other is refused. Ctrl-C ends it at the next draw, ready to go on.
     save_weights
         ``True``, or names or globs of weights, to keep the draws themselves in ``posterior``.
     constant_data
@@ -125,7 +131,7 @@ def sample(
     ValueError, TypeError
         If data, ids or settings do not fit; nothing is written then.
     StoreError
-        If the store holds another run or cannot be written.
+        If the store holds another run or more draws, is being written to, or cannot be written.
     DivergenceError
         If chains diverge in warm-up whatever the step, or every chain does later.
 
@@ -174,24 +180,64 @@ def sample(
         **_about(kernel, engine, numbers, len(groups)),
         **_digests(kernel, engine, numbers, groups, digest(data, ids), kept_digest),
     }
-    if store is not None and (found := find_finished(store, attrs)) is not None:
-        return found
     saved = {name: kernel.model.mode[name] for name in record.saved}
-    described = traces(kernel.stats, chains, at_mode, saved)
-    fixed = fixed_groups(chains, ids, constant, posterior=bool(record.saved))
-    arrays = (
-        in_memory(described)
-        if store is None
-        else create_store(store, described, fixed, attrs, draws_per_chunk=plan.block)
+    run = _Run(
+        partial(drive, engine, plan, record, choices=[*choices, *more], show=_show(progress)),
+        plan,
+        traces(kernel.stats, chains, at_mode, saved),
+        fixed_groups(chains, ids, constant, posterior=bool(record.saved)),
+        attrs,
     )
-    began = time.perf_counter()
-    ran = drive(engine, plan, record, arrays, choices=[*choices, *more], show=_show(progress))
-    attrs |= {**_found(ran), "sampling_time": time.perf_counter() - began}
-    groups_ = filled(fixed, arrays, described, ran.draws)
-    attrs |= _refusal(groups_, attrs)
-    return (
-        inference_data(groups_, attrs) if store is None else finish_store(store, attrs, ran.draws)
-    )
+    return run.into_memory() if store is None else run.into_store(place(store))
+
+
+class _Run(NamedTuple):
+    """A run that is described and not begun: how to drive it, and what it will be made of."""
+
+    drive: Callable[..., Ran]
+    plan: Plan
+    traces: Mapping[str, Trace]
+    fixed: Mapping[str, xr.Dataset]
+    attrs: dict[str, Any]
+
+    def into_memory(self) -> Any:
+        """Make the run."""
+        arrays = in_memory(self.traces)
+        ran = self.drive(arrays)
+        return inference_data(
+            filled(self.fixed, arrays, self.traces, ran.draws), self.ended(ran, arrays)
+        )
+
+    def into_store(self, where: Place) -> Any:
+        """Make the run, go on with it, or return it if it is finished."""
+        if (found := find_finished(where, self.attrs)) is not None:
+            return found
+        with only_writer(where):
+            # Another process may have ended meanwhile.
+            if (found := find_finished(where, self.attrs)) is not None:
+                return found
+            arrays = self.arrays(where)
+            ran = self.drive(arrays, checkpoints=Checkpoints(where))
+            return finish_store(where, self.ended(ran, arrays), ran.draws)
+
+    def arrays(self, where: Place) -> Arrays:
+        """Make a store, or take up the one that is there."""
+        if latest_course(where) is not None:
+            return resume_store(where, self.traces, self.attrs)
+        return create_store(
+            where,
+            self.traces,
+            self.fixed,
+            self.attrs,
+            chains_at_once=len(self.plan.groups[0]),
+            draws_at_once=self.plan.block,
+        )
+
+    def ended(self, ran: Ran, arrays: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the attributes of the finished run."""
+        attrs = self.attrs | _found(ran)
+        stats = {name: t for name, t in self.traces.items() if name.startswith("sample_stats/")}
+        return attrs | _refusal(filled(self.fixed, arrays, stats, ran.draws), attrs)
 
 
 def _draws(draws: Any, target: Any, max_time: Any) -> int | Goal:
@@ -269,7 +315,7 @@ def _plan(
     groups: list[list[int]],
     at_mode: Mapping[str, np.ndarray],
 ) -> Plan:
-    bytes_per_draw = 4 * numbers["chains"] * sum(value.size for value in at_mode.values())
+    bytes_per_draw = 4 * len(groups[0]) * sum(value.size for value in at_mode.values())
     rows = {name: len(value) for name, value in at_mode.items()}
     # A gradient costs three passes over its rows.
     passes = 3 * kernel.rows_per_step(rows["train"]) / sum(rows.values())
@@ -291,6 +337,7 @@ def _about(
     about = {
         "inference_library": "ppl_bif",
         "inference_library_version": __version__,
+        "schema_version": SCHEMA_VERSION,
         "backend": engine.library,
         "device": engine.device,
         "dtype": engine.dtype,
@@ -299,10 +346,15 @@ def _about(
         **kernel.settings,
         **numbers,
         "draws": "auto" if isinstance(goal, Goal) else goal,
-        **({"target": f"{goal.measure} {goal.target:g}"} if isinstance(goal, Goal) else {}),
+        **(_goal(goal) if isinstance(goal, Goal) else {}),
         "chain_method": "vectorized" if groups == 1 else "sequential",
     }
     return {name: value for name, value in about.items() if value is not None}
+
+
+def _goal(goal: Goal) -> dict[str, Any]:
+    limit = {"max_time": goal.max_time} if math.isfinite(goal.max_time) else {}
+    return {"target": f"{goal.measure} {goal.target:g}", **limit}
 
 
 def _digests(
@@ -318,7 +370,9 @@ def _digests(
         "data_digest": data_digest,
         "kept_digest": kept_digest,
     }
-    given = digest(digests, kernel.settings, numbers, groups, engine.library)
+    # How far a run is to go does not tell it from another: it can be gone on with.
+    others = {name: value for name, value in numbers.items() if name != "draws"}
+    given = digest(digests, kernel.settings, others, groups, engine.library)
     return {**digests, "fingerprint": given}
 
 
@@ -326,6 +380,7 @@ def _found(ran: Ran) -> dict[str, Any]:
     """Say what warm-up found, and what happened."""
     return {
         "draws": ran.draws,
+        "sampling_time": ran.seconds,
         "step_size": ran.step_size,
         "steps_per_draw": ran.tuned.steps,
         "burn_in": ran.tuned.burn_in,
@@ -341,7 +396,7 @@ def _refusal(groups: Mapping[str, xr.Dataset], attrs: Mapping[str, Any]) -> dict
     refused = reasons_to_refuse(health(inference_data(some, attrs)))
     if refused:
         warnings.warn(
-            f"these draws will not be scored: {'; '.join(refused)}", RuntimeWarning, stacklevel=3
+            f"these draws will not be scored: {'; '.join(refused)}", RuntimeWarning, stacklevel=5
         )
     return {"refused": refused} if refused else {}
 

@@ -15,6 +15,7 @@ from ppl_bif.errors import BIFError
 
 __all__ = [
     "SAMPLE_STATS",
+    "SCHEMA_VERSION",
     "arviz",
     "group",
     "inference_data",
@@ -23,6 +24,8 @@ __all__ = [
     "usable_chains",
 ]
 
+# Of the layout of a run; raised when an older version would misread it.
+SCHEMA_VERSION = 1
 SAMPLE_STATS = (
     "lp",
     "train_loss",

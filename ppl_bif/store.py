@@ -4,87 +4,93 @@ A store carries the fingerprint of its run (weights, data, model, settings), so 
 never takes it for its own; the mark ``completed`` is set last.
 """
 
-import shutil
-import warnings
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import xarray as xr
 import zarr
 
+from ppl_bif.checkpoint import latest_course, most_draws
 from ppl_bif.errors import StoreError
-from ppl_bif.schema import inference_data
+from ppl_bif.layout import Arrays, Trace, create
+from ppl_bif.locking import LOCK_FILES
+from ppl_bif.places import PART, Place, place, telling
+from ppl_bif.reading import quiet, read_attrs, read_run
+from ppl_bif.schema import SCHEMA_VERSION
 
-__all__ = ["Trace", "create_store", "find_finished", "finish_store", "in_memory", "open_store"]
+__all__ = ["create_store", "find_finished", "finish_store", "open_store", "resume_store"]
 
-ROWS_PER_CHUNK = 2048
 DIGESTS = {
     "weights_digest": "network or trained weights",
     "data_digest": "data or ids",
     "kept_digest": "saved weights or constant data",
 }
+# What says how far a run is to go is not what tells it from another.
+GOALS = ("draws", "target", "max_time")
+CHECKPOINT = "checkpoint"
 
 
-class Trace(NamedTuple):
-    """One variable to be filled draw by draw, dims ``(chain, draw, ...)``."""
+def find_finished(where: Place, attrs: Mapping[str, Any]) -> Any | None:
+    """Return the run of this fingerprint if the place holds it and it is as long as asked.
 
-    dims: tuple[str, ...]
-    shape: tuple[int, ...]
-    dtype: str
-
-
-class Arrays(dict[str, Any]):
-    """Arrays to fill, by ``group/variable``, all with draws along their second axis."""
-
-    def grow(self, draws: int) -> None:
-        """Make room for so many draws."""
-        for name, array in self.items():
-            shape = (array.shape[0], draws, *array.shape[2:])
-            if isinstance(array, zarr.Array):
-                array.resize(shape)
-            else:
-                more = (array.shape[0], draws - array.shape[1], *array.shape[2:])
-                empty = np.full(more, _fill(str(array.dtype)), array.dtype)
-                self[name] = np.concatenate([array, empty], axis=1) if array.shape[1] else empty
-
-
-def in_memory(traces: Mapping[str, Trace]) -> Arrays:
-    """Return arrays to fill, by ``group/variable``, not on disk."""
-    return Arrays({name: np.empty(t.shape, t.dtype) for name, t in traces.items()})
-
-
-def _fill(dtype: str) -> Any:
-    return False if dtype == "bool" else np.nan
-
-
-def find_finished(path: str | Path, attrs: Mapping[str, Any]) -> Any | None:
-    """Return the finished run of this fingerprint if the path holds it, None if it is free.
-
-    An unfinished run of the same fingerprint is removed, to be made again.
+    None if there is nothing, or a run to go on with.
 
     Raises
     ------
     StoreError
-        If something else is there.
+        If something else is there, or more draws than were asked for.
     """
-    path = Path(path)
-    if not path.exists() or (path.is_dir() and not any(path.iterdir())):
+    if _is_free(where):
         return None
-    found = _read_attrs(path)
+    found = read_attrs(where)
+    if found.get("schema_version", 0) != SCHEMA_VERSION:
+        raise StoreError(
+            f"{where.address} was written by ppl_bif {found.get('inference_library_version')}, "
+            "whose runs this version does not go on with: read it with open_store, or choose "
+            "another path"
+        )
     if found.get("fingerprint") != attrs["fingerprint"]:
-        what = _difference(found, attrs)
-        raise StoreError(f"{path} holds another run ({what}): choose another path, or remove it")
-    if found.get("completed"):
-        return open_store(path)
-    shutil.rmtree(path)
+        raise StoreError(
+            f"{where.address} holds another run ({_difference(found, attrs)}): choose another "
+            "path, or remove it"
+        )
+    course = latest_course(where)
+    there = found["draws"] if found.get("completed") else most_draws(course) if course else 0
+    asked = attrs["draws"]
+    if found.get("completed") and all(found.get(k) == attrs.get(k) for k in _goals(asked)):
+        return read_run(where)
+    if found.get("completed") and course is None:
+        raise StoreError(
+            f"{where.address} holds {there:,} draws of this run and no checkpoint to go on from: "
+            f"pass draws={there} to read it, or choose another path"
+        )
+    if asked != "auto" and there > asked:
+        raise StoreError(
+            f"{where.address} holds this run with {there:,} draws already, more than the {asked:,} "
+            f"asked for: pass draws={there} or more, or take some with open_store(...)"
+        )
     return None
 
 
+def _goals(asked: Any) -> tuple[str, ...]:
+    return ("target", "max_time") if asked == "auto" else ("draws",)
+
+
+def _is_free(where: Place) -> bool:
+    """Say whether there is nothing but a lock, and what a kill left of a first file."""
+    if where.folder is not None and where.folder.exists() and not where.folder.is_dir():
+        return False
+    names, files = (
+        {name for name in where.names(folder) if not name.endswith((PART, ".partial"))}
+        for folder in ("", CHECKPOINT)
+    )
+    return names <= {CHECKPOINT} and files <= LOCK_FILES
+
+
 def _difference(found: Mapping[str, Any], attrs: Mapping[str, Any]) -> str:
-    differ = [k for k in attrs if k != "fingerprint" and found.get(k) != attrs[k]]
+    differ = [k for k in attrs if k not in ("fingerprint", *GOALS) and found.get(k) != attrs[k]]
     said = [
         f"its {DIGESTS[k]} differ"
         if k in DIGESTS
@@ -95,83 +101,106 @@ def _difference(found: Mapping[str, Any], attrs: Mapping[str, Any]) -> str:
 
 
 def create_store(
-    path: str | Path,
+    where: Place,
     traces: Mapping[str, Trace],
     groups: Mapping[str, xr.Dataset],
     attrs: Mapping[str, Any],
     *,
-    draws_per_chunk: int,
+    chains_at_once: int,
+    draws_at_once: int,
 ) -> Arrays:
     """Write the template of a run and return its arrays to fill, by ``group/variable``.
 
     Parameters
     ----------
-    path
-        Where the store is to be; must be free.
+    where
+        The place of the store; what lies there is removed, but for the lock.
     traces
         Variables to be filled later.
     groups
         Datasets written now: whole groups, or just the coordinates of one.
     attrs
         Attributes of the root.
-    draws_per_chunk
-        Draws in a chunk, best those of one block of writing.
+    chains_at_once, draws_at_once
+        What is written at once, and lies in a file.
 
     Raises
     ------
     StoreError
-        If the path cannot be written.
+        If the place cannot be written.
     """
-    try:
-        with _no_spec_warnings():
-            root = zarr.open_group(str(path), mode="w")
-            for name, dataset in groups.items():
-                dataset.to_zarr(str(path), group=name, mode="a", consolidated=False)
-            arrays = {name: _create(root, name, t, draws_per_chunk) for name, t in traces.items()}
-            root.attrs.update({**attrs, "completed": False})
-    except OSError as error:
-        raise StoreError(
-            f"cannot write a store at {path}: {error}; choose a path you may write to"
-        ) from error
+    with telling(where.address), quiet():
+        for name in where.names():
+            if name != CHECKPOINT:
+                where.remove(name)
+        for name in set(where.names(CHECKPOINT)) - LOCK_FILES:
+            where.remove(f"{CHECKPOINT}/{name}")
+        # First of all, so that what is left of it is known as this run's.
+        marks = {**attrs, "completed": False}
+        root = zarr.create_group(where.zarr(), zarr_format=3, attributes=marks)
+        for name, dataset in groups.items():
+            dataset.to_zarr(where.zarr(), group=name, mode="a", consolidated=False, zarr_format=3)
+        arrays = {
+            name: create(root, name, trace, chains=chains_at_once, draws=draws_at_once)
+            for name, trace in traces.items()
+        }
+        # An empty array, so that readers of Zarr know the folder of checkpoints.
+        root.create_array(
+            CHECKPOINT, shape=(0,), chunks=(1,), dtype="uint8", dimension_names=("nothing",)
+        )
     return Arrays(arrays)
 
 
-def _create(root: Any, name: str, trace: Trace, draws_per_chunk: int) -> Any:
-    sizes = {"chain": 1, "draw": draws_per_chunk}
-    chunks = tuple(
-        sizes.get(dim) or max(1, min(n, ROWS_PER_CHUNK))
-        for dim, n in zip(trace.dims, trace.shape, strict=True)
-    )
-    return root.create_array(
-        name,
-        shape=trace.shape,
-        chunks=chunks,
-        dtype=trace.dtype,
-        fill_value=_fill(trace.dtype),
-        dimension_names=trace.dims,
-    )
+def resume_store(where: Place, traces: Mapping[str, Trace], attrs: Mapping[str, Any]) -> Arrays:
+    """Return the arrays of a run to go on with, by ``group/variable``.
+
+    Raises
+    ------
+    StoreError
+        If they are not those of this run, or cannot be written.
+    """
+    with telling(where.address), quiet():
+        if where.folder is not None:
+            # What was being written when a process was killed.
+            for part in where.folder.rglob("*.part*"):
+                if part.suffix in (PART, ".partial"):
+                    part.unlink()
+        root = zarr.open_group(where.zarr(), mode="r+", zarr_format=3)
+        root.attrs.update({**attrs, "completed": False})
+        arrays: dict[str, Any] = {name: root[name] for name in traces}
+    for name, trace in traces.items():
+        found = arrays[name]
+        if (found.shape[0], *found.shape[2:]) != (trace.shape[0], *trace.shape[2:]):
+            raise StoreError(f"{name} in {where.address} has shape {found.shape}: remove the store")
+    return Arrays(arrays)
 
 
-def finish_store(path: str | Path, attrs: Mapping[str, Any], draws: int) -> Any:
-    """Add the last attributes and numbers of draws, mark a run as complete and open it."""
-    root = zarr.open_group(str(path), mode="a")
-    numbers = xr.Dataset(coords={"draw": np.arange(draws)})
-    with _no_spec_warnings():
-        for name in root.group_keys():
-            if name != "constant_data":
-                numbers.to_zarr(str(path), group=name, mode="a", consolidated=False)
-    root.attrs.update(attrs)
-    root.attrs["completed"] = True
-    return open_store(path)
+def finish_store(where: Place, attrs: Mapping[str, Any], draws: int) -> Any:
+    """Write the last attributes and numbers of draws, mark a run as complete and open it."""
+    with telling(where.address), quiet():
+        root = zarr.open_group(where.zarr(), mode="r+", zarr_format=3)
+        for name in ("log_likelihood", "sample_stats", "posterior"):
+            if name in root:
+                root.create_array(
+                    f"{name}/draw",
+                    data=np.arange(draws),
+                    dimension_names=("draw",),
+                    overwrite=True,
+                )
+        root.attrs.put({**attrs, "completed": True})
+    return read_run(where)
 
 
 def open_store(path: str | Path) -> Any:
-    """Open a finished run; arrays are read when they are used.
+    """Open a run; arrays are read when they are used.
+
+    Of a run that is not finished, the draws that every chain of those begun has made; its
+    attribute ``completed`` is False.
 
     Parameters
     ----------
     path
-        Folder that ``sample(..., store=path)`` wrote.
+        Folder or address that ``sample(..., store=path)`` wrote, or is writing.
 
     Returns
     -------
@@ -180,36 +209,6 @@ def open_store(path: str | Path) -> Any:
     Raises
     ------
     StoreError
-        If there is no run, or it is not finished.
+        If there is no run, or no draw yet.
     """
-    attrs = _read_attrs(Path(path))
-    if not attrs.get("completed"):
-        raise StoreError(
-            f"the run in {path} is not finished: repeat the call to sample() that made it"
-        )
-    with _no_spec_warnings():
-        tree = xr.open_datatree(str(path), engine="zarr", chunks=None, consolidated=False)
-    groups = {name: node.to_dataset() for name, node in tree.children.items()}
-    return inference_data(groups, attrs)
-
-
-def _read_attrs(path: Path) -> dict[str, Any]:
-    if not path.exists():
-        raise StoreError(f"no run at {path}: pass the folder given to sample(..., store=...)")
-    try:
-        attrs = dict(zarr.open_group(str(path), mode="r").attrs)
-    except Exception as error:
-        raise StoreError(
-            f"{path} is not a Zarr store of a run: pass the folder given to sample(..., store=...)"
-        ) from error
-    if "fingerprint" not in attrs:
-        raise StoreError(f"{path} is a Zarr store, but not of a ppl_bif run: choose another path")
-    return attrs
-
-
-@contextmanager
-def _no_spec_warnings() -> Iterator[None]:
-    """Silence Zarr's notice that string arrays await their place in the v3 specification."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message=".*Zarr V3 spec.*")
-        yield
+    return read_run(place(path))

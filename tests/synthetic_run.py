@@ -6,6 +6,8 @@ import numpy as np
 import xarray as xr
 from sklearn.datasets import load_digits
 
+from ppl_bif.layout import Trace
+from ppl_bif.places import place
 from ppl_bif.schema import group, inference_data, root_attrs
 from ppl_bif.store import create_store, finish_store
 
@@ -92,7 +94,16 @@ def store_run(run: Any, path: Any) -> Any:
     groups = {
         name: group(run, name) for name in ("log_likelihood", "sample_stats", "constant_data")
     }
-    attrs = root_attrs(run)
-    create_store(path, {}, {n: ds for n, ds in groups.items() if ds}, attrs, draws_per_chunk=100)
-    finish_store(path, {}, attrs["draws"])
+    attrs, where = root_attrs(run), place(path)
+    traces, fixed = {}, {}
+    for name, dataset in groups.items():
+        drawn = [key for key, array in dataset.items() if "draw" in array.dims]
+        traces |= {f"{name}/{key}": dataset[key] for key in drawn}
+        fixed[name] = dataset.drop_vars([*drawn, "draw"], errors="ignore")
+    described = {k: Trace(a.dims, a.shape, str(a.dtype)) for k, a in traces.items()}
+    once = {"chains_at_once": attrs["chains"], "draws_at_once": 100}
+    arrays = create_store(where, described, fixed, attrs, **once)
+    for key, array in traces.items():
+        arrays[key][:] = array.values
+    finish_store(where, attrs, attrs["draws"])
     return path

@@ -14,6 +14,7 @@ from ppl_bif.kernel import CONVOLVED_AT_ONCE, ROWS_AT_ONCE, Draws
 from ppl_bif.numpyro import outside
 from ppl_bif.numpyro.curvature import likelihood_curvature
 from ppl_bif.numpyro.gradients import Data
+from ppl_bif.numpyro.packing import pack, unpack
 
 __all__ = ["Engine"]
 
@@ -133,6 +134,14 @@ class Engine:
     def without_weights(self, state: Any) -> Any:
         """Return what ``start`` takes of a state, so that its weights can be let go."""
         return state._replace(z={}, moving=())
+
+    def pack(self, state: Any, *, shared: bool) -> dict[str, np.ndarray]:
+        """Return a state as arrays by name, with what chains share if asked for."""
+        return pack(state, shared=shared)
+
+    def unpack(self, arrays: Mapping[str, np.ndarray], like: Any) -> Any:
+        """Return the state that was packed; ``like`` gives its structure, and what is not there."""
+        return unpack(arrays, like)
 
 
 # Compiled once for a kernel, however often it is bound: the kernel is static, data are not. The

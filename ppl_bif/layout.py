@@ -1,0 +1,83 @@
+"""How the arrays of a run lie: in memory, or in Zarr by shards of the draws written at once.
+
+A shard is a file and holds all rows of a block of draws; the chunks in it, which are read alone,
+hold some rows of one chain. Every chunk carries a checksum.
+"""
+
+import math
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+import zarr
+from zarr.codecs import Crc32cCodec, ZstdCodec
+
+__all__ = ["Arrays", "Trace", "create", "in_memory"]
+
+ROWS_PER_CHUNK = 2048
+# A file of more would be held in memory at once, when it is written.
+SHARD_BYTES = 2**28
+# Statistics are few: many draws to a file, which is written anew with each block.
+STATS_PER_CHUNK = 4096
+
+
+class Trace(NamedTuple):
+    """One variable to be filled draw by draw, dims ``(chain, draw, ...)``."""
+
+    dims: tuple[str, ...]
+    shape: tuple[int, ...]
+    dtype: str
+
+
+class Arrays(dict[str, Any]):
+    """Arrays to fill, by ``group/variable``, all with draws along their second axis."""
+
+    def grow(self, draws: int) -> None:
+        """Make room for so many draws."""
+        for name, array in self.items():
+            shape = (array.shape[0], draws, *array.shape[2:])
+            if isinstance(array, zarr.Array):
+                array.resize(shape)
+            else:
+                more = (array.shape[0], draws - array.shape[1], *array.shape[2:])
+                empty = np.full(more, _fill(str(array.dtype)), array.dtype)
+                self[name] = np.concatenate([array, empty], axis=1) if array.shape[1] else empty
+
+
+def in_memory(traces: Mapping[str, Trace]) -> Arrays:
+    """Return arrays to fill, by ``group/variable``, not on disk."""
+    return Arrays({name: np.empty(t.shape, t.dtype) for name, t in traces.items()})
+
+
+def _fill(dtype: str) -> Any:
+    return False if dtype == "bool" else np.nan
+
+
+def create(root: Any, name: str, trace: Trace, *, chains: int, draws: int) -> Any:
+    """Create an array in a Zarr group, to be written so many chains and draws at once."""
+    chunks, shards = _chunks(trace, chains, draws)
+    return root.create_array(
+        name,
+        shape=trace.shape,
+        chunks=chunks,
+        shards=shards,
+        dtype=trace.dtype,
+        compressors=(ZstdCodec(level=0), Crc32cCodec()),
+        fill_value=_fill(trace.dtype),
+        dimension_names=trace.dims,
+    )
+
+
+def _chunks(
+    trace: Trace, chains: int, draws: int
+) -> tuple[tuple[int, ...], tuple[int, ...] | None]:
+    if len(trace.dims) == 2:
+        return (trace.shape[0], STATS_PER_CHUNK), None
+    rest = [max(1, min(n, ROWS_PER_CHUNK)) for n in trace.shape[2:]]
+    size = np.dtype(trace.dtype).itemsize * chains * draws
+    shard = []
+    for chunk, n in zip(reversed(rest), reversed(trace.shape[2:]), strict=True):
+        most = max(1, SHARD_BYTES // (size * chunk))
+        shard.append(chunk * min(most, math.ceil(n / chunk)))
+        size *= shard[-1]
+    return (1, draws, *rest), (chains, draws, *reversed(shard))

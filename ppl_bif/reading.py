@@ -1,0 +1,152 @@
+"""Runs on disk as InferenceData: read when used, also while they are written; data, never code."""
+
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import xarray as xr
+import zarr
+from xarray.backends import BackendArray
+from xarray.core.indexing import (
+    ExplicitIndexer,
+    IndexingSupport,
+    LazilyIndexedArray,
+    explicit_indexing_adapter,
+)
+
+from ppl_bif.checkpoint import Course, latest_course
+from ppl_bif.errors import StoreError
+from ppl_bif.places import Place
+from ppl_bif.schema import SCHEMA_VERSION, inference_data
+
+__all__ = ["quiet", "read_attrs", "read_run"]
+
+GROUPS = ("log_likelihood", "sample_stats", "constant_data", "posterior")
+
+
+def read_run(where: Place) -> Any:
+    """Open a run, or the draws so far of one that is not finished.
+
+    Raises
+    ------
+    StoreError
+        If there is no run, or no draw yet.
+    """
+    attrs = read_attrs(where)
+    if attrs.get("completed"):
+        chains, draws = slice(None), int(attrs["draws"])
+    else:
+        chains, draws = _so_far(where)
+        attrs |= {"completed": False, "draws": draws}
+    with quiet():
+        root = zarr.open_group(where.zarr(read_only=True), mode="r", zarr_format=3)
+        groups = {
+            name: _group(where, root[name], name, chains, draws) for name in GROUPS if name in root
+        }
+    return inference_data(groups, attrs)
+
+
+def _so_far(where: Place) -> tuple[Any, int]:
+    """Return the chains that have begun, and the draws that they all have."""
+    course = latest_course(where) or Course()
+    legs = {name: legs[0] for name, legs in course.legs.items() if name.startswith("chains-")}
+    begun = {int(name.removeprefix("chains-")): leg for name, leg in legs.items() if leg.draws}
+    if not begun:
+        raise StoreError(
+            f"the run in {where.address} has no draws yet: wait for it, or repeat the call to "
+            "sample() that made it"
+        )
+    chains = [first + i for first, leg in sorted(begun.items()) for i in range(len(leg.diverged))]
+    return chains, min(leg.draws for leg in begun.values())
+
+
+def _group(where: Place, group: Any, name: str, chains: Any, draws: int) -> xr.Dataset:
+    """Read coordinates and constants of a group, and refer to its traces."""
+    arrays = dict(group.arrays())
+    traces = {
+        k: a for k, a in arrays.items() if a.metadata.dimension_names[:2] == ("chain", "draw")
+    }
+    fixed = xr.open_zarr(
+        where.zarr(read_only=True),
+        group=name,
+        chunks=None,
+        consolidated=False,
+        zarr_format=3,
+        drop_variables=[*traces, "draw"],
+    )
+    if not traces:
+        return fixed
+    if "chain" in fixed.dims:
+        fixed = fixed.isel(chain=chains)
+    for key, array in traces.items():
+        source = LazilyIndexedArray(_Checked(array, f"{name}/{key}", where.address))
+        dims = array.metadata.dimension_names
+        fixed[key] = xr.Variable(dims, source).isel(chain=chains, draw=slice(draws))
+    return fixed.assign_coords(draw=np.arange(draws))
+
+
+class _Checked(BackendArray):
+    """A Zarr array that xarray reads when it is used; says so where a chunk is damaged."""
+
+    def __init__(self, array: Any, name: str, address: str) -> None:
+        self.array, self.name, self.address = array, name, address
+        self.shape, self.dtype = array.shape, np.dtype(array.dtype)
+
+    def __getitem__(self, key: ExplicitIndexer) -> Any:
+        return explicit_indexing_adapter(key, self.shape, IndexingSupport.OUTER, self._read)
+
+    def _read(self, key: tuple[Any, ...]) -> Any:
+        try:
+            return self.array.oindex[key]
+        except (ValueError, RuntimeError, OSError) as error:
+            raise StoreError(
+                f"{self.name} in {self.address} is damaged ({error}): copy it again from where "
+                "it came, or remove the store and sample again"
+            ) from error
+
+
+def read_attrs(where: Place) -> dict[str, Any]:
+    """Read the attributes of a run.
+
+    Raises
+    ------
+    StoreError
+        If there is none.
+    """
+    if not where.names() and not (where.folder is not None and where.folder.exists()):
+        raise StoreError(
+            f"no run at {where.address}: pass the folder given to sample(..., store=...)"
+        )
+    try:
+        with quiet():
+            attrs = dict(zarr.open_group(where.zarr(read_only=True), mode="r").attrs)
+    except Exception as error:
+        raise StoreError(
+            f"{where.address} is not a Zarr store of a run: pass the folder given to "
+            "sample(..., store=...)"
+        ) from error
+    return _validated(attrs, where)
+
+
+def _validated(attrs: Mapping[str, Any], where: Place) -> dict[str, Any]:
+    if "fingerprint" not in attrs:
+        raise StoreError(
+            f"{where.address} is a Zarr store, but not of a ppl_bif run: choose another path"
+        )
+    if attrs.get("schema_version", 0) not in range(SCHEMA_VERSION + 1):
+        raise StoreError(
+            f"{where.address} was written by a newer version of ppl_bif "
+            f"({attrs.get('inference_library_version')}): update this one to read it"
+        )
+    return dict(attrs)
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Silence Zarr's notices on string arrays, and on files beside its own."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*Zarr V3 spec.*")
+        warnings.filterwarnings("ignore", message=".*not recognized as a component.*")
+        yield
