@@ -14,6 +14,7 @@ import numpy as np
 from ppl_bif.blocks import Blocks
 from ppl_bif.covariance import Layout, Series, compare, compare_pairs, layout, look, values
 from ppl_bif.discoveries import cut_off, in_errors
+from ppl_bif.threads import ahead
 from ppl_bif.tiles import Estimate
 
 __all__ = ["SAMPLE", "Best", "search"]
@@ -26,6 +27,8 @@ PAIRS = 128
 SAMPLE = 4096
 
 Read = Callable[[slice], np.ndarray]
+# Where rows begin, and their series.
+_Block = tuple[int, np.ndarray]
 
 
 class Best(NamedTuple):
@@ -61,7 +64,14 @@ class _Listed(NamedTuple):
 
 
 def search(
-    train: Read, query: Read, size: tuple[int, int], k: int, blocks: Blocks, *, fdr: float
+    train: Read,
+    query: Read,
+    size: tuple[int, int],
+    k: int,
+    blocks: Blocks,
+    *,
+    fdr: float,
+    width: int = WIDTH,
 ) -> Best:
     """Find the k largest and k smallest covariances of each query, with errors.
 
@@ -79,6 +89,8 @@ def search(
         Expected share of false discoveries among those called found, by Benjamini & Hochberg
         (1995). How many of all p-values lie below a bound is counted in a random sample of 4,096
         rows, less two standard errors, and in the list itself.
+    width
+        Training rows that are read at once; the next are read meanwhile.
 
     Returns
     -------
@@ -87,26 +99,32 @@ def search(
     """
     rows, queries = size
     parts = [
-        _search_some(train, query(part), rows, k, blocks, fdr) for part in _cut(queries, HEIGHT)
+        _search_some(_passing(train, rows, width), query(part), rows, k, blocks, fdr)
+        for part in _cut(queries, HEIGHT)
     ]
     return Best(*(np.concatenate(part) for part in zip(*parts, strict=True)))
 
 
+def _passing(train: Read, rows: int, width: int) -> Iterator[_Block]:
+    """Read all rows once, and pass them on a few at a time."""
+    for start, series in ahead((part.start, train(part)) for part in _cut(rows, width)):
+        for part in _cut(series.shape[2], WIDTH):
+            yield start + part.start, series[..., part]
+
+
 def _search_some(
-    train: Read, query: np.ndarray, rows: int, k: int, blocks: Blocks, fdr: float
+    train: Iterator[_Block], query: np.ndarray, rows: int, k: int, blocks: Blocks, fdr: float
 ) -> Best:
     where = layout(len(query), query.shape[1], *blocks)
     explained = look(query, blocks.blocks)
     factors, of_query = explained.factors(), explained.by_row()
     lists = [_empty(query.shape[2], k) for _ in _SIGNS]
     sample, seen = _sample(rows), []
-    for part in _cut(rows, WIDTH):
-        series = train(part)
-        score = values(factors, series, blocks.blocks)
+    for (start, series), score in ahead((b, values(factors, b[1], blocks.blocks)) for b in train):
         bars = [found.height[:, -1] / explained.scale for found in lists]
         new = [_entering(score, bar, sign, k) for bar, sign in zip(bars, _SIGNS, strict=True)]
-        lists = _listed(lists, new, series, of_query, where, part.start)
-        own = sample[(sample >= part.start) & (sample < part.stop)] - part.start
+        _enter(lists, new, series, of_query, where, start)
+        own = sample[slice(*np.searchsorted(sample, (start, start + series.shape[2])))] - start
         if own.size:
             apart = compare(look(series[..., own], blocks.blocks), explained, where)
             seen.append(in_errors(*apart).astype(np.float32))
@@ -129,7 +147,7 @@ def _sample(rows: int) -> np.ndarray:
 
 def _empty(queries: int, k: int) -> _Listed:
     shape = queries, k
-    query = np.broadcast_to(np.arange(queries)[:, None], shape)
+    query = np.repeat(np.arange(queries)[:, None], k, axis=1)
     nothing = np.full(shape, -np.inf)
     return _Listed(query, np.full(shape, -1), nothing, np.zeros(shape), np.zeros(shape))
 
@@ -147,24 +165,22 @@ def _entering(
     return np.repeat(np.arange(len(score)), k), some.ravel()
 
 
-def _listed(
+def _enter(
     lists: list[_Listed],
     new: list[tuple[np.ndarray, np.ndarray]],
     series: np.ndarray,
     query: Series,
     where: Layout,
     start: int,
-) -> list[_Listed]:
+) -> None:
     """Give errors to what may enter the lists, ``(query, row)`` for each, and put it in."""
     needed = np.unique(np.concatenate([row for _, row in new]))
     if not needed.size:
-        return lists
+        return
     rows = look(series[..., needed], len(where.spans) // where.chains).by_row()
-    done = []
     for old, sign, (which, row) in zip(lists, _SIGNS, new, strict=True):
         found = _estimates(rows, query, (which, np.searchsorted(needed, row)), where)
-        done.append(_merged(old, _Listed(which, start + row, sign * found.value, *found)))
-    return done
+        _merge(old, _Listed(which, start + row, sign * found.value, *found))
 
 
 def _estimates(
@@ -178,15 +194,16 @@ def _estimates(
     return found
 
 
-def _merged(best: _Listed, new: _Listed) -> _Listed:
+def _merge(best: _Listed, new: _Listed) -> None:
     """Put new scores into the lists, ``(pair,)`` into ``(query, rank)``; the old ones first."""
-    queries, k = best.query.shape
-    both = _Listed(*(np.concatenate([b.ravel(), n]) for b, n in zip(best, new, strict=True)))
+    queries, k = np.unique(new.query), best.query.shape[1]
+    both = _Listed(*(np.append(b[queries], n) for b, n in zip(best, new, strict=True)))
     order = np.lexsort((-both.height, both.query))
     sorted_query = both.query[order]
-    rank = np.arange(len(order)) - np.searchsorted(sorted_query, np.arange(queries))[sorted_query]
+    rank = np.arange(len(order)) - np.searchsorted(sorted_query, sorted_query)
     kept = order[rank < k]
-    return _Listed(*(part[kept].reshape(queries, k) for part in both))
+    for old, part in zip(best, both, strict=True):
+        old[queries] = part[kept].reshape(len(queries), k)
 
 
 def _discoveries(

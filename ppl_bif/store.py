@@ -14,13 +14,15 @@ from typing import Any, NamedTuple
 import numpy as np
 import xarray as xr
 import zarr
+from zarr.codecs import BloscCodec
 
 from ppl_bif.errors import StoreError
 from ppl_bif.schema import inference_data
 
 __all__ = ["Trace", "create_store", "find_finished", "finish_store", "in_memory", "open_store"]
 
-ROWS_PER_CHUNK = 2048
+# A chunk has so many values, if its rows stay within these bounds: small ones are slow to read.
+VALUES_PER_CHUNK, ROWS_PER_CHUNK = 2**16, (2048, 16384)
 DIGESTS = {
     "weights_digest": "network or trained weights",
     "data_digest": "data or ids",
@@ -138,8 +140,14 @@ def create_store(
 
 def _create(root: Any, name: str, trace: Trace, draws_per_chunk: int) -> Any:
     sizes = {"chain": 1, "draw": draws_per_chunk}
+    fewest, most = ROWS_PER_CHUNK
+    rows = (
+        fewest
+        if len(trace.dims) > 3
+        else min(max(VALUES_PER_CHUNK // draws_per_chunk, fewest), most)
+    )
     chunks = tuple(
-        sizes.get(dim) or max(1, min(n, ROWS_PER_CHUNK))
+        sizes.get(dim) or max(1, min(n, rows))
         for dim, n in zip(trace.dims, trace.shape, strict=True)
     )
     return root.create_array(
@@ -147,6 +155,8 @@ def _create(root: Any, name: str, trace: Trace, draws_per_chunk: int) -> Any:
         shape=trace.shape,
         chunks=chunks,
         dtype=trace.dtype,
+        # Losses are noise but for their signs and exponents: zstd takes longer and saves less.
+        compressors=BloscCodec(cname="lz4", shuffle="bitshuffle"),
         fill_value=_fill(trace.dtype),
         dimension_names=trace.dims,
     )
