@@ -7,12 +7,13 @@ sample stands for the rest.
 """
 
 from collections.abc import Callable, Iterator
+from itertools import chain, cycle
 from typing import NamedTuple
 
 import numpy as np
 
 from ppl_bif.blocks import Blocks
-from ppl_bif.covariance import Layout, Series, compare, compare_pairs, layout, look, values
+from ppl_bif.covariance import Layout, Series, compare, compare_pairs, layout, look
 from ppl_bif.discoveries import cut_off, in_errors
 from ppl_bif.threads import ahead
 from ppl_bif.tiles import Estimate
@@ -117,10 +118,10 @@ def _search_some(
 ) -> Best:
     where = layout(len(query), query.shape[1], *blocks)
     explained = look(query, blocks.blocks)
-    factors, of_query = explained.factors(), explained.by_row()
+    factors, of_query = explained.factors(where), explained.by_row()
     lists = [_empty(query.shape[2], k) for _ in _SIGNS]
     sample, seen = _sample(rows), []
-    for (start, series), score in ahead((b, values(factors, b[1], blocks.blocks)) for b in train):
+    for start, series, score in ahead(_scored(train, factors)):
         bars = [found.height[:, -1] / explained.scale for found in lists]
         new = [_entering(score, bar, sign, k) for bar, sign in zip(bars, _SIGNS, strict=True)]
         _enter(lists, new, series, of_query, where, start)
@@ -135,6 +136,24 @@ def _search_some(
     known = np.concatenate(seen, axis=1)
     found = _discoveries(value, error, known, rows, fdr, len(where.spans))
     return Best(row, value, error, found)
+
+
+def _scored(
+    train: Iterator[_Block], factors: np.ndarray
+) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
+    """Add to blocks all their covariances, ``(query, row)``, without errors.
+
+    These lie in two places that take turns: memory that is new has to be cleared first.
+    """
+    first = next(train)
+    dtype = np.result_type(factors, first[1])
+    moved = np.empty((factors.shape[1], WIDTH), dtype)
+    places = cycle([np.empty((len(factors), WIDTH), dtype) for _ in range(2)])
+    for (start, series), place in zip(chain([first], train), places, strict=False):
+        rows = series.shape[2]
+        # From the first draw on, single precision is enough.
+        np.subtract(series, series[:, :1], out=moved[:, :rows].reshape(series.shape))
+        yield start, series, np.matmul(factors, moved[:, :rows], out=place[:, :rows])
 
 
 _SIGNS = (1, -1)
@@ -156,10 +175,12 @@ def _entering(
     score: np.ndarray, lowest: np.ndarray, sign: int, k: int
 ) -> tuple[np.ndarray, np.ndarray]:
     """Queries and rows of the scores of a block that may enter the list, ``(pair,)``."""
-    bar = (sign * lowest).astype(score.dtype)[:, None]
-    above = score > bar if sign > 0 else score < bar
-    if np.count_nonzero(above) <= 4 * k * len(score):
-        return np.divmod(np.flatnonzero(above), score.shape[1])
+    bar = (sign * lowest).astype(score.dtype)
+    some = np.flatnonzero(score.max(axis=1) > bar if sign > 0 else score.min(axis=1) < bar)
+    near, bar = score[some], bar[some, None]
+    which, row = np.nonzero(near > bar if sign > 0 else near < bar)
+    if len(row) <= 4 * k * len(score):
+        return some[which], row
     k = min(k, score.shape[1])
     some = np.argpartition(-sign * score, k - 1, axis=1)[:, :k]
     return np.repeat(np.arange(len(score)), k), some.ravel()
