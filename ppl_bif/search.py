@@ -52,12 +52,13 @@ class Best(NamedTuple):
 
 
 class _Listed(NamedTuple):
-    """Scores in a list, ``(query, rank)`` when it is full, ``(pair,)`` as they come in.
+    """Scores in lists, ``(list, rank)`` when they are full, ``(pair,)`` as they come in.
 
-    ``height`` is what they are sorted by, the value or, in the list of the lowest, its negative.
+    First come the lists of the largest scores of each query, then those of the smallest.
+    ``height`` is what they are sorted by, the value or, among the smallest, its negative.
     """
 
-    query: np.ndarray
+    place: np.ndarray
     row: np.ndarray
     height: np.ndarray
     value: np.ndarray
@@ -119,19 +120,17 @@ def _search_some(
     where = layout(len(query), query.shape[1], *blocks)
     explained = look(query, blocks.blocks)
     factors, of_query = explained.factors(where), explained.by_row()
-    lists = [_empty(query.shape[2], k) for _ in _SIGNS]
+    lists = _empty(2 * query.shape[2], k)
     sample, seen = _sample(rows), []
     for start, series, score in ahead(_scored(train, factors)):
-        bars = [found.height[:, -1] / explained.scale for found in lists]
-        new = [_entering(score, bar, sign, k) for bar, sign in zip(bars, _SIGNS, strict=True)]
-        _enter(lists, new, series, of_query, where, start)
+        bars = lists.height[:, -1].reshape(2, -1) / explained.scale
+        _enter(lists, _entering(score, bars, k), series, of_query, where, start)
         own = sample[slice(*np.searchsorted(sample, (start, start + series.shape[2])))] - start
         if own.size:
             apart = compare(look(series[..., own], blocks.blocks), explained, where)
             seen.append(in_errors(*apart).astype(np.float32))
     row, value, error = (
-        np.stack([getattr(ranks, name) for ranks in lists], axis=1)
-        for name in ("row", "value", "error")
+        part.reshape(2, -1, k).swapaxes(0, 1) for part in (lists.row, lists.value, lists.error)
     )
     known = np.concatenate(seen, axis=1)
     found = _discoveries(value, error, known, rows, fdr, len(where.spans))
@@ -156,52 +155,58 @@ def _scored(
         yield start, series, np.matmul(factors, moved[:, :rows], out=place[:, :rows])
 
 
-_SIGNS = (1, -1)
-
-
 def _sample(rows: int) -> np.ndarray:
     """Choose the rows that stand for all, in order."""
     return np.sort(np.random.default_rng(0).choice(rows, min(rows, SAMPLE), replace=False))
 
 
-def _empty(queries: int, k: int) -> _Listed:
-    shape = queries, k
-    query = np.repeat(np.arange(queries)[:, None], k, axis=1)
+def _empty(lists: int, k: int) -> _Listed:
+    shape = lists, k
+    place = np.repeat(np.arange(lists)[:, None], k, axis=1)
     nothing = np.full(shape, -np.inf)
-    return _Listed(query, np.full(shape, -1), nothing, np.zeros(shape), np.zeros(shape))
+    return _Listed(place, np.full(shape, -1), nothing, np.zeros(shape), np.zeros(shape))
 
 
-def _entering(
-    score: np.ndarray, lowest: np.ndarray, sign: int, k: int
+def _entering(score: np.ndarray, bars: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+    """Lists that scores of a block may enter, and their rows, ``(pair,)``."""
+    high, low = bars.astype(score.dtype)
+    which, row = _beyond(score, high, score.max(axis=1) > high, np.greater, k)
+    below, more = _beyond(score, -low, score.min(axis=1) < -low, np.less, k)
+    return np.append(which, len(score) + below), np.append(row, more)
+
+
+def _beyond(
+    score: np.ndarray, bar: np.ndarray, any_is: np.ndarray, over: np.ufunc, k: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Queries and rows of the scores of a block that may enter the list, ``(pair,)``."""
-    bar = (sign * lowest).astype(score.dtype)
-    some = np.flatnonzero(score.max(axis=1) > bar if sign > 0 else score.min(axis=1) < bar)
-    near, bar = score[some], bar[some, None]
-    which, row = np.nonzero(near > bar if sign > 0 else near < bar)
+    """Queries and rows of scores beyond the bar of their query; of very many the best."""
+    some = np.flatnonzero(any_is)
+    above = np.flatnonzero(over(score[some], bar[some, None]))
+    which, row = np.divmod(above, score.shape[1])
     if len(row) <= 4 * k * len(score):
         return some[which], row
     k = min(k, score.shape[1])
-    some = np.argpartition(-sign * score, k - 1, axis=1)[:, :k]
-    return np.repeat(np.arange(len(score)), k), some.ravel()
+    best = np.argpartition(-score if over is np.greater else score, k - 1, axis=1)[:, :k]
+    return np.repeat(np.arange(len(score)), k), best.ravel()
 
 
 def _enter(
-    lists: list[_Listed],
-    new: list[tuple[np.ndarray, np.ndarray]],
+    lists: _Listed,
+    new: tuple[np.ndarray, np.ndarray],
     series: np.ndarray,
     query: Series,
     where: Layout,
     start: int,
 ) -> None:
-    """Give errors to what may enter the lists, ``(query, row)`` for each, and put it in."""
-    needed = np.unique(np.concatenate([row for _, row in new]))
-    if not needed.size:
+    """Give errors to what may enter the lists, ``(list, row)``, and put it in."""
+    place, row = new
+    if not row.size:
         return
+    needed, at = np.unique(row, return_inverse=True)
     rows = look(series[..., needed], len(where.spans) // where.chains).by_row()
-    for old, sign, (which, row) in zip(lists, _SIGNS, new, strict=True):
-        found = _estimates(rows, query, (which, np.searchsorted(needed, row)), where)
-        _merge(old, _Listed(which, start + row, sign * found.value, *found))
+    direction, which = np.divmod(place, len(query.draws))
+    found = _estimates(rows, query, (which, at), where)
+    height = np.where(direction == 0, found.value, -found.value)
+    _merge(lists, _Listed(place, start + row, height, *found))
 
 
 def _estimates(
@@ -215,16 +220,15 @@ def _estimates(
     return found
 
 
-def _merge(best: _Listed, new: _Listed) -> None:
-    """Put new scores into the lists, ``(pair,)`` into ``(query, rank)``; the old ones first."""
-    queries, k = np.unique(new.query), best.query.shape[1]
-    both = _Listed(*(np.append(b[queries], n) for b, n in zip(best, new, strict=True)))
-    order = np.lexsort((-both.height, both.query))
-    sorted_query = both.query[order]
-    rank = np.arange(len(order)) - np.searchsorted(sorted_query, sorted_query)
-    kept = order[rank < k]
-    for old, part in zip(best, both, strict=True):
-        old[queries] = part[kept].reshape(len(queries), k)
+def _merge(lists: _Listed, new: _Listed) -> None:
+    """Put new scores into their lists, behind those as high that are there."""
+    changed, k = np.unique(new.place), lists.place.shape[1]
+    both = _Listed(*(np.append(b[changed], n) for b, n in zip(lists, new, strict=True)))
+    order = np.lexsort((-both.height, both.place))
+    place = both.place[order]
+    kept = order[np.arange(len(order)) - np.searchsorted(place, place) < k]
+    for old, part in zip(lists, both, strict=True):
+        old[changed] = part[kept].reshape(len(changed), k)
 
 
 def _discoveries(
