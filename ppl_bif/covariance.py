@@ -28,7 +28,6 @@ __all__ = [
     "covariance",
     "layout",
     "look",
-    "values",
 ]
 
 
@@ -62,10 +61,20 @@ class Series(NamedTuple):
         draws, means = (np.ascontiguousarray(part.T) for part in (self.draws, self.means))
         return self._replace(draws=draws, means=means)
 
-    def factors(self) -> np.ndarray:
-        """Return what :func:`values` is a product of, ``(row, draw and block)``."""
-        draws = self.draws / np.array(len(self.draws), self.draws.dtype)
-        return np.ascontiguousarray(np.concatenate([draws, self.means]).T)
+    def factors(self, where: "Layout") -> np.ndarray:
+        """Return what covariances, in units of these series' scales, are products with.
+
+        Laid out ``(row, draw)``. They sum to 0 in each chain: the other series need no centring.
+        """
+        chains, rows = where.chains, self.draws.shape[1]
+        sizes = np.diff(where.spans)[:, 0]
+        # As `_hidden` takes means of blocks, so the products with them are given back to draws.
+        weights = 1 / np.sqrt(sizes * len(self.draws) * (len(sizes) // chains - 1))
+        found = np.repeat(self.means * weights.astype(self.means.dtype)[:, None], sizes, axis=0)
+        by_chain = found.reshape(chains, -1, rows)
+        by_chain -= by_chain.mean(axis=1, keepdims=True)
+        found += self.draws / np.array(len(self.draws), self.draws.dtype)
+        return np.ascontiguousarray(found.T)
 
 
 class Layout(NamedTuple):
@@ -139,19 +148,6 @@ def look(series: np.ndarray, blocks: int) -> Series:
     growth = 1 + variance / np.where(sd > 0, sd / scale, np.inf) ** 2
     small = (part.astype(moved.dtype) for part in (means, variance, growth))
     return Series(scale, moved.reshape(-1, rows), *small)
-
-
-def values(factors: np.ndarray, series: np.ndarray, blocks: int) -> np.ndarray:
-    """Covariances of series with those that the factors are of, ``(query, row)``, without errors.
-
-    In units of the queries' scales. Products with a centred series need the other not centred.
-    """
-    rows, draws = series.shape[2], series.shape[0] * series.shape[1]
-    both = np.empty((factors.shape[1], rows), series.dtype)
-    moved = both[:draws].reshape(series.shape)
-    np.subtract(series, series[:, :1], out=moved)
-    both[draws:] = _hidden(moved, blocks)
-    return factors @ both
 
 
 def _hidden(series: np.ndarray, blocks: int) -> np.ndarray:

@@ -25,10 +25,13 @@ from ppl_bif.covariance import block_covariance
 from ppl_bif.errors import BIFError
 from ppl_bif.health import health
 from ppl_bif.schema import arviz, group, refuse_unmarked, root_attrs, usable_chains
+from ppl_bif.traces import spread
 
 __all__ = ["diagnose", "table"]
 
 POINTS, QUERIES, TRAIN_ROWS, TOP = 200, 64, 2048, 10
+# Of very many rows they come from so many stretches: not all of a run on disk is read.
+STRETCHES = 32
 TARGET = 0.9
 FEWEST_DRAWS = 4
 
@@ -267,18 +270,14 @@ def _traces(idata: Any) -> tuple[np.ndarray, np.ndarray]:
 
 def _read(array: xr.DataArray, chains: list[int], most: int) -> np.ndarray:
     dim = str(array.dims[2])
-    part = array.isel({"chain": chains, dim: _spread(array.sizes[dim], most)})
+    part = array.isel({"chain": chains, dim: spread(array.sizes[dim], most, STRETCHES)})
     values = part.values if part.ndim == 3 else part.sum(part.dims[3:]).values
     refuse_unmarked(values, array.name, chains)
     return values
 
 
-def _spread(rows: int, most: int) -> np.ndarray:
-    return np.unique(np.linspace(0, rows - 1, min(rows, most)).astype(int))
-
-
 def _points(train: np.ndarray, query: np.ndarray) -> xr.Dataset:
-    rows = train[:, :, _spread(train.shape[2], POINTS)]
+    rows = train[:, :, spread(train.shape[2], POINTS)]
     points = np.concatenate([rows, query], axis=2)
     series = xr.Dataset({"loss": (("chain", "draw", "point"), -points)})
     az = arviz()
@@ -315,7 +314,7 @@ def _drift(points: np.ndarray) -> np.ndarray:
 
 
 def _scores(train: np.ndarray, query: np.ndarray, seed: int) -> xr.Dataset:
-    query = query[:, :, _spread(query.shape[2], QUERIES)]
+    query = query[:, :, spread(query.shape[2], QUERIES)]
     chains, draws = train.shape[:2]
     time = product_time(train, query, seed=seed)
     blocks = choose_blocks(chains, draws, time)

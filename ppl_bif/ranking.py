@@ -111,7 +111,15 @@ def _searched(run: Any, rows: Traces, explained: Traces, k: int, fdr: float) -> 
     _check_k(k, size[0])
     blocks = blocks_against(rows.some(), explained.some())
     attrs = attributes(run, rows, blocks, kind="covariance", shrunk=False)
-    best = search(rows.read, explained.read, size, min(k + 1, size[0]), blocks, fdr=fdr)
+    best = search(
+        rows.read,
+        explained.read,
+        size,
+        min(k + 1, size[0]),
+        blocks,
+        fdr=fdr,
+        width=rows.width(),
+    )
     beta = attrs["inverse_temperature"]
     best = best._replace(value=beta * best.value, error=beta * best.error)
     return _listed(best, k, rows.ids, explained.ids).assign_attrs({**attrs, "k": k, "fdr": fdr})

@@ -15,7 +15,7 @@ from ppl_bif.covariance import block_covariance
 from ppl_bif.schema import root_attrs, usable_chains
 from ppl_bif.shrinkage import Shrunk
 from ppl_bif.tiles import Estimate
-from ppl_bif.traces import Traces, refuse_unsampled, traces
+from ppl_bif.traces import STRETCH, Traces, refuse_unsampled, traces
 
 __all__ = ["attributes", "influence", "shrinks"]
 
@@ -236,7 +236,10 @@ def _evaluate(
     """Evaluate all pairs now, layers ``(query, train)``, or lazily by blocks if they are many."""
     if query * train <= block_pairs:
         return pairs(slice(0, query), slice(0, train))
-    width = train if whole_queries else min(train, max(1, block_pairs // min(query, 256)))
+    # Of training rows, which are many, each is read as few times as can be, and chunks whole.
+    width = train if whole_queries else min(train, max(1, block_pairs // min(query, 1024)))
+    if STRETCH < width < train:
+        width -= width % STRETCH
     height = max(1, min(query, block_pairs // width))
 
     def block(block_info: Any) -> np.ndarray:

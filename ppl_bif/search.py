@@ -7,13 +7,15 @@ sample stands for the rest.
 """
 
 from collections.abc import Callable, Iterator
+from itertools import chain, cycle
 from typing import NamedTuple
 
 import numpy as np
 
 from ppl_bif.blocks import Blocks
-from ppl_bif.covariance import Layout, Series, compare, compare_pairs, layout, look, values
+from ppl_bif.covariance import Layout, Series, compare, compare_pairs, layout, look
 from ppl_bif.discoveries import cut_off, in_errors
+from ppl_bif.threads import ahead
 from ppl_bif.tiles import Estimate
 
 __all__ = ["SAMPLE", "Best", "search"]
@@ -26,6 +28,8 @@ PAIRS = 128
 SAMPLE = 4096
 
 Read = Callable[[slice], np.ndarray]
+# Where rows begin, and their series.
+_Block = tuple[int, np.ndarray]
 
 
 class Best(NamedTuple):
@@ -48,12 +52,13 @@ class Best(NamedTuple):
 
 
 class _Listed(NamedTuple):
-    """Scores in a list, ``(query, rank)`` when it is full, ``(pair,)`` as they come in.
+    """Scores in lists, ``(list, rank)`` when they are full, ``(pair,)`` as they come in.
 
-    ``height`` is what they are sorted by, the value or, in the list of the lowest, its negative.
+    First come the lists of the largest scores of each query, then those of the smallest.
+    ``height`` is what they are sorted by, the value or, among the smallest, its negative.
     """
 
-    query: np.ndarray
+    place: np.ndarray
     row: np.ndarray
     height: np.ndarray
     value: np.ndarray
@@ -61,7 +66,14 @@ class _Listed(NamedTuple):
 
 
 def search(
-    train: Read, query: Read, size: tuple[int, int], k: int, blocks: Blocks, *, fdr: float
+    train: Read,
+    query: Read,
+    size: tuple[int, int],
+    k: int,
+    blocks: Blocks,
+    *,
+    fdr: float,
+    width: int = WIDTH,
 ) -> Best:
     """Find the k largest and k smallest covariances of each query, with errors.
 
@@ -79,6 +91,8 @@ def search(
         Expected share of false discoveries among those called found, by Benjamini & Hochberg
         (1995). How many of all p-values lie below a bound is counted in a random sample of 4,096
         rows, less two standard errors, and in the list itself.
+    width
+        Training rows that are read at once; the next are read meanwhile.
 
     Returns
     -------
@@ -87,39 +101,58 @@ def search(
     """
     rows, queries = size
     parts = [
-        _search_some(train, query(part), rows, k, blocks, fdr) for part in _cut(queries, HEIGHT)
+        _search_some(_passing(train, rows, width), query(part), rows, k, blocks, fdr)
+        for part in _cut(queries, HEIGHT)
     ]
     return Best(*(np.concatenate(part) for part in zip(*parts, strict=True)))
 
 
+def _passing(train: Read, rows: int, width: int) -> Iterator[_Block]:
+    """Read all rows once, and pass them on a few at a time."""
+    for start, series in ahead((part.start, train(part)) for part in _cut(rows, width)):
+        for part in _cut(series.shape[2], WIDTH):
+            yield start + part.start, series[..., part]
+
+
 def _search_some(
-    train: Read, query: np.ndarray, rows: int, k: int, blocks: Blocks, fdr: float
+    train: Iterator[_Block], query: np.ndarray, rows: int, k: int, blocks: Blocks, fdr: float
 ) -> Best:
     where = layout(len(query), query.shape[1], *blocks)
     explained = look(query, blocks.blocks)
-    factors, of_query = explained.factors(), explained.by_row()
-    lists = [_empty(query.shape[2], k) for _ in _SIGNS]
+    factors, of_query = explained.factors(where), explained.by_row()
+    lists = _empty(2 * query.shape[2], k)
     sample, seen = _sample(rows), []
-    for part in _cut(rows, WIDTH):
-        series = train(part)
-        score = values(factors, series, blocks.blocks)
-        bars = [found.height[:, -1] / explained.scale for found in lists]
-        new = [_entering(score, bar, sign, k) for bar, sign in zip(bars, _SIGNS, strict=True)]
-        lists = _listed(lists, new, series, of_query, where, part.start)
-        own = sample[(sample >= part.start) & (sample < part.stop)] - part.start
+    for start, series, score in ahead(_scored(train, factors)):
+        bars = lists.height[:, -1].reshape(2, -1) / explained.scale
+        _enter(lists, _entering(score, bars, k), series, of_query, where, start)
+        own = sample[slice(*np.searchsorted(sample, (start, start + series.shape[2])))] - start
         if own.size:
             apart = compare(look(series[..., own], blocks.blocks), explained, where)
             seen.append(in_errors(*apart).astype(np.float32))
     row, value, error = (
-        np.stack([getattr(ranks, name) for ranks in lists], axis=1)
-        for name in ("row", "value", "error")
+        part.reshape(2, -1, k).swapaxes(0, 1) for part in (lists.row, lists.value, lists.error)
     )
     known = np.concatenate(seen, axis=1)
     found = _discoveries(value, error, known, rows, fdr, len(where.spans))
     return Best(row, value, error, found)
 
 
-_SIGNS = (1, -1)
+def _scored(
+    train: Iterator[_Block], factors: np.ndarray
+) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
+    """Add to blocks all their covariances, ``(query, row)``, without errors.
+
+    These lie in two places that take turns: memory that is new has to be cleared first.
+    """
+    first = next(train)
+    dtype = np.result_type(factors, first[1])
+    moved = np.empty((factors.shape[1], WIDTH), dtype)
+    places = cycle([np.empty((len(factors), WIDTH), dtype) for _ in range(2)])
+    for (start, series), place in zip(chain([first], train), places, strict=False):
+        rows = series.shape[2]
+        # From the first draw on, single precision is enough.
+        np.subtract(series, series[:, :1], out=moved[:, :rows].reshape(series.shape))
+        yield start, series, np.matmul(factors, moved[:, :rows], out=place[:, :rows])
 
 
 def _sample(rows: int) -> np.ndarray:
@@ -127,44 +160,53 @@ def _sample(rows: int) -> np.ndarray:
     return np.sort(np.random.default_rng(0).choice(rows, min(rows, SAMPLE), replace=False))
 
 
-def _empty(queries: int, k: int) -> _Listed:
-    shape = queries, k
-    query = np.broadcast_to(np.arange(queries)[:, None], shape)
+def _empty(lists: int, k: int) -> _Listed:
+    shape = lists, k
+    place = np.repeat(np.arange(lists)[:, None], k, axis=1)
     nothing = np.full(shape, -np.inf)
-    return _Listed(query, np.full(shape, -1), nothing, np.zeros(shape), np.zeros(shape))
+    return _Listed(place, np.full(shape, -1), nothing, np.zeros(shape), np.zeros(shape))
 
 
-def _entering(
-    score: np.ndarray, lowest: np.ndarray, sign: int, k: int
+def _entering(score: np.ndarray, bars: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+    """Lists that scores of a block may enter, and their rows, ``(pair,)``."""
+    high, low = bars.astype(score.dtype)
+    which, row = _beyond(score, high, score.max(axis=1) > high, np.greater, k)
+    below, more = _beyond(score, -low, score.min(axis=1) < -low, np.less, k)
+    return np.append(which, len(score) + below), np.append(row, more)
+
+
+def _beyond(
+    score: np.ndarray, bar: np.ndarray, any_is: np.ndarray, over: np.ufunc, k: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Queries and rows of the scores of a block that may enter the list, ``(pair,)``."""
-    bar = (sign * lowest).astype(score.dtype)[:, None]
-    above = score > bar if sign > 0 else score < bar
-    if np.count_nonzero(above) <= 4 * k * len(score):
-        return np.divmod(np.flatnonzero(above), score.shape[1])
+    """Queries and rows of scores beyond the bar of their query; of very many the best."""
+    some = np.flatnonzero(any_is)
+    above = np.flatnonzero(over(score[some], bar[some, None]))
+    which, row = np.divmod(above, score.shape[1])
+    if len(row) <= 4 * k * len(score):
+        return some[which], row
     k = min(k, score.shape[1])
-    some = np.argpartition(-sign * score, k - 1, axis=1)[:, :k]
-    return np.repeat(np.arange(len(score)), k), some.ravel()
+    best = np.argpartition(-score if over is np.greater else score, k - 1, axis=1)[:, :k]
+    return np.repeat(np.arange(len(score)), k), best.ravel()
 
 
-def _listed(
-    lists: list[_Listed],
-    new: list[tuple[np.ndarray, np.ndarray]],
+def _enter(
+    lists: _Listed,
+    new: tuple[np.ndarray, np.ndarray],
     series: np.ndarray,
     query: Series,
     where: Layout,
     start: int,
-) -> list[_Listed]:
-    """Give errors to what may enter the lists, ``(query, row)`` for each, and put it in."""
-    needed = np.unique(np.concatenate([row for _, row in new]))
-    if not needed.size:
-        return lists
+) -> None:
+    """Give errors to what may enter the lists, ``(list, row)``, and put it in."""
+    place, row = new
+    if not row.size:
+        return
+    needed, at = np.unique(row, return_inverse=True)
     rows = look(series[..., needed], len(where.spans) // where.chains).by_row()
-    done = []
-    for old, sign, (which, row) in zip(lists, _SIGNS, new, strict=True):
-        found = _estimates(rows, query, (which, np.searchsorted(needed, row)), where)
-        done.append(_merged(old, _Listed(which, start + row, sign * found.value, *found)))
-    return done
+    direction, which = np.divmod(place, len(query.draws))
+    found = _estimates(rows, query, (which, at), where)
+    height = np.where(direction == 0, found.value, -found.value)
+    _merge(lists, _Listed(place, start + row, height, *found))
 
 
 def _estimates(
@@ -178,15 +220,15 @@ def _estimates(
     return found
 
 
-def _merged(best: _Listed, new: _Listed) -> _Listed:
-    """Put new scores into the lists, ``(pair,)`` into ``(query, rank)``; the old ones first."""
-    queries, k = best.query.shape
-    both = _Listed(*(np.concatenate([b.ravel(), n]) for b, n in zip(best, new, strict=True)))
-    order = np.lexsort((-both.height, both.query))
-    sorted_query = both.query[order]
-    rank = np.arange(len(order)) - np.searchsorted(sorted_query, np.arange(queries))[sorted_query]
-    kept = order[rank < k]
-    return _Listed(*(part[kept].reshape(queries, k) for part in both))
+def _merge(lists: _Listed, new: _Listed) -> None:
+    """Put new scores into their lists, behind those as high that are there."""
+    changed, k = np.unique(new.place), lists.place.shape[1]
+    both = _Listed(*(np.append(b[changed], n) for b, n in zip(lists, new, strict=True)))
+    order = np.lexsort((-both.height, both.place))
+    place = both.place[order]
+    kept = order[np.arange(len(order)) - np.searchsorted(place, place) < k]
+    for old, part in zip(lists, both, strict=True):
+        old[changed] = part[kept].reshape(len(changed), k)
 
 
 def _discoveries(

@@ -1,14 +1,15 @@
 """Work in independent parts, on as many threads as a matrix product would use."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from threadpoolctl import threadpool_info, threadpool_limits
 
-__all__ = ["in_threads"]
+__all__ = ["ahead", "in_threads"]
 
 Part = TypeVar("Part")
+_NO_MORE: Any = object()
 
 
 def in_threads(work: Callable[[Part], object], parts: Iterable[Part]) -> None:
@@ -33,3 +34,19 @@ def in_threads(work: Callable[[Part], object], parts: Iterable[Part]) -> None:
     with threadpool_limits(1, user_api="blas"), ThreadPoolExecutor(threads) as pool:
         for _ in pool.map(work, parts):
             pass
+
+
+def ahead(items: Iterable[Part]) -> Iterator[Part]:
+    """Pass items on, each made in a thread while the one before is worked on.
+
+    Examples
+    --------
+    >>> list(ahead(x**2 for x in range(3)))
+    [0, 1, 4]
+    """
+    left = iter(items)
+    with ThreadPoolExecutor(1) as pool:
+        coming = pool.submit(next, left, _NO_MORE)
+        while (item := coming.result()) is not _NO_MORE:
+            coming = pool.submit(next, left, _NO_MORE)
+            yield item

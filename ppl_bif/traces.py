@@ -1,5 +1,6 @@
 """Traces of pointwise log-likelihoods in a run, found by name and read piece by piece."""
 
+import math
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -8,7 +9,13 @@ import xarray as xr
 from ppl_bif.errors import BIFError
 from ppl_bif.schema import group, refuse_unmarked, root_attrs, usable_chains
 
-__all__ = ["Traces", "refuse_unsampled", "traces"]
+__all__ = ["STRETCH", "Traces", "refuse_unsampled", "spread", "traces"]
+
+# Values that are read at once at most: 256 MB in single precision.
+VALUES = 2**26
+# Rows that stand for all are taken from so many stretches of so many rows, so that of a run on disk
+# not everything is read.
+STRETCHES, STRETCH = 4, 2048
 
 
 class Traces(NamedTuple):
@@ -33,7 +40,8 @@ class Traces(NamedTuple):
 
     def read(self, rows: slice | np.ndarray) -> np.ndarray:
         """Read some rows, ``(chain, draw, row)``, tokens summed, finite."""
-        part = self.array.isel({self.dim: rows, "chain": self.chains})
+        chains = self.chains if len(self.chains) < self.array.sizes["chain"] else slice(None)
+        part = self.array.isel({self.dim: rows, "chain": chains})
         others = [d for d in part.dims if d not in ("chain", "draw", self.dim)]
         values = (part.sum(others) if others else part).transpose("chain", "draw", self.dim).values
         refuse_unmarked(values, self.array.name, self.chains)
@@ -41,8 +49,28 @@ class Traces(NamedTuple):
 
     def some(self, most: int = 256) -> np.ndarray:
         """Read rows from all over, to measure autocorrelation on."""
-        rows = len(self.ids)
-        return self.read(np.unique(np.linspace(0, rows - 1, min(rows, most)).astype(int)))
+        return self.read(spread(len(self.ids), most))
+
+    def width(self) -> int:
+        """Return how many rows are best read at once: those of a chunk on disk, if they are few."""
+        stored = self.array.encoding.get("preferred_chunks", {}).get(self.dim, STRETCH)
+        each = math.prod(n for dim, n in self.array.sizes.items() if dim != self.dim)
+        return max(1, min(max(stored, STRETCH), VALUES // each))
+
+
+def spread(rows: int, most: int, stretches: int = STRETCHES) -> np.ndarray:
+    """Choose rows from all over, in order: of very many, from some stretches of 2,048 rows.
+
+    Examples
+    --------
+    >>> spread(9, 3).tolist()
+    [0, 4, 8]
+    """
+    if rows <= max(stretches * STRETCH, most):
+        return np.unique(np.linspace(0, rows - 1, min(rows, most)).astype(int))
+    starts = STRETCH * np.linspace(0, rows // STRETCH - 1, stretches).astype(int)
+    within = np.linspace(0, STRETCH - 1, most // stretches).astype(int)
+    return np.add.outer(starts, within).ravel()
 
 
 def refuse_unsampled(idata: Any) -> None:

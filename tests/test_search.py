@@ -100,7 +100,8 @@ def test_a_sample_of_rows_resolves_about_what_all_do(share, monkeypatch):
     assert float(raises.mean()) > 0.9 if share else float(raises.mean()) < 0.01
 
 
-def test_every_row_is_read_once_and_the_matrix_is_never_there(small):
+@pytest.mark.parametrize("width", [5, 16, 100])
+def test_every_row_is_read_once_and_the_matrix_is_never_there(width, small):
     train, query, _ = factors(np.random.default_rng(0), 60, train=40, query=5)
     read = []
 
@@ -109,10 +110,10 @@ def test_every_row_is_read_once_and_the_matrix_is_never_there(small):
         return train[..., part]
 
     best = searching.search(
-        rows, lambda part: query[..., part], (40, 5), 3, Blocks(4, 1.0), fdr=0.05
+        rows, lambda part: query[..., part], (40, 5), 3, Blocks(4, 1.0), fdr=0.05, width=width
     )
     assert best.row.shape == (5, 2, 3)
-    assert read == [(start, min(start + 7, 40)) for start in range(0, 40, 7)]
+    assert read == [(start, min(start + width, 40)) for start in range(0, 40, width)]
 
 
 def test_too_many_are_asked_for():
