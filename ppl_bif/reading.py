@@ -83,7 +83,9 @@ def _group(where: Place, group: Any, name: str, chains: Any, draws: int) -> xr.D
     for key, array in traces.items():
         source = LazilyIndexedArray(_Checked(array, f"{name}/{key}", where.address))
         dims = array.metadata.dimension_names
-        fixed[key] = xr.Variable(dims, source).isel(chain=chains, draw=slice(draws))
+        chunks = {"preferred_chunks": dict(zip(dims, array.chunks, strict=True))}
+        whole = xr.Variable(dims, source, encoding=chunks)
+        fixed[key] = whole.isel(chain=chains, draw=slice(draws))
     return fixed.assign_coords(draw=np.arange(draws))
 
 
