@@ -29,6 +29,8 @@ BURST_DRAWS, BURST_SECONDS = 32, 0.2
 SECOND_SEED = 1_000_003
 # A block of draws that takes longer is cut short by a checkpoint.
 CHECKPOINT_SECONDS = 300.0
+# Checkpoints of more than a moment may take 1 in so many seconds, and are written less often.
+CHECKPOINT_SHARE, MOMENT = 20, 0.1
 TUNED, MOST_VECTORS, HEADER_BYTES = "tuned", 2**12, 2**20
 GO_ON = "; repeat the call to sample() to go on from there"
 
@@ -175,6 +177,7 @@ class _Course:
         self.checkpoints, self.stop = checkpoints, stop
         before = Course() if checkpoints is None else checkpoints.course
         self.began = self.saved = time.perf_counter()
+        self.pause = 0.0
         self.seconds_before, self.begun_again = before.seconds, dict(before.again)
         self.diverged = np.zeros(sum(map(len, plan.groups)), bool)
         self.legs: dict[str, _Leg] = {}
@@ -290,7 +293,8 @@ class _Course:
                 if at.lost.all():
                     self.arrays["sample_stats/diverging"][chains, at.draws : last] = True
                     at = at._replace(draws=last)
-            self.save(name, at)
+            if at.draws == last or self.stop.asked or self.since_saved() >= self.pause:
+                self.save(name, at)
             if self.stop.asked:
                 raise KeyboardInterrupt
             self.show_resolved(at.draws)
@@ -317,8 +321,12 @@ class _Course:
 
     def is_due(self) -> bool:
         """Say whether a block is to be cut short: by Ctrl-C, or because it takes long."""
-        late = time.perf_counter() - self.saved > CHECKPOINT_SECONDS
+        late = self.since_saved() > max(CHECKPOINT_SECONDS, self.pause)
         return self.checkpoints is not None and (self.stop.asked or late)
+
+    def since_saved(self) -> float:
+        """Return the seconds since the last checkpoint."""
+        return time.perf_counter() - self.saved
 
     def again(self, draws: int) -> None:
         """Begin each chain that diverged once more, alone, with half the step.
@@ -365,10 +373,13 @@ class _Course:
         if self.checkpoints is None:
             return
         self.note(seconds=self.seconds)
+        began = time.perf_counter()
         with self.telling():
             arrays = self.engine.pack(at.state, shared=False)
             self.checkpoints.put(name, at.draws, at.lost.tolist(), arrays)
         self.saved = time.perf_counter()
+        took = self.saved - began
+        self.pause = CHECKPOINT_SHARE * took if took > MOMENT else 0.0
         self.stop.drawing = False
 
     def save_tuned(self) -> None:
