@@ -154,8 +154,8 @@ def _create(root: Any, name: str, trace: Trace, draws_per_chunk: int) -> Any:
         shape=trace.shape,
         chunks=chunks,
         dtype=trace.dtype,
-        # Losses are noise but for their signs and exponents: zstd would save a tenth of the disk,
-        # and reading would take three times as long.
+        # Losses are noise but for their signs and exponents: zstd would save a tenth to a
+        # quarter of the disk, and reading would take three times as long.
         compressors=None,
         fill_value=_fill(trace.dtype),
         dimension_names=trace.dims,
