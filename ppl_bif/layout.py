@@ -63,8 +63,8 @@ def create(root: Any, name: str, trace: Trace, *, chains: int, draws: int) -> An
         chunks=chunks,
         shards=shards,
         dtype=trace.dtype,
-        # Losses are noise but for their signs and exponents: zstd would save a tenth of the disk,
-        # and reading would take three times as long.
+        # Losses are noise but for their signs and exponents: zstd would save a tenth to a
+        # quarter of the disk, and reading would take three times as long.
         compressors=(Crc32cCodec(),),
         fill_value=_fill(trace.dtype),
         dimension_names=trace.dims,

@@ -42,9 +42,9 @@ def top(
     scores
         What :func:`ppl_bif.influence` gave, or a run. Of a run, plain covariances are searched
         without forming the matrix of all pairs: blocks of training rows pass by, and only what
-        enters a list is kept and gets an error. How many of a query's p-values are small, on which
-        ``resolved`` hangs, is then counted in a random sample of 4,096 rows, less two standard
-        errors.
+        enters a list is kept and gets an error; a run on disk is read as they pass. How many of
+        a query's p-values are small, on which ``resolved`` hangs, is then counted in a random
+        sample of 4,096 rows, less two standard errors.
     k
         Rows listed in each direction.
     fdr

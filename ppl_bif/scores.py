@@ -107,8 +107,11 @@ def influence(
         known well enough; else None.
     block_pairs
         Pairs (query, train) formed at once. Up to so many are computed now; more stay lazy, as
-        dask arrays that compute the blocks that are asked for. Shrinking takes all training rows
-        of a query at once: with very many, pass ``shrink=None``.
+        dask arrays that compute the blocks that are asked for. ``scores.to_zarr(path)`` then
+        writes the whole matrix block by block: each pair is formed once and, with up to 1,024
+        queries, each row read once; memory is that of a block per thread of dask, about 55 bytes
+        a pair. Shrinking takes all training rows of a query at once: with very many, pass
+        ``shrink=None``.
 
     Returns
     -------

@@ -25,8 +25,7 @@ def in_threads(work: Callable[[Part], object], parts: Iterable[Part]) -> None:
     >>> sorted(done)
     [0, 1, 2]
     """
-    libraries = [found for found in threadpool_info() if found["user_api"] == "blas"]
-    threads = max((found["num_threads"] for found in libraries), default=1)
+    threads = _allowed()
     if threads == 1:
         for part in parts:
             work(part)
@@ -39,14 +38,24 @@ def in_threads(work: Callable[[Part], object], parts: Iterable[Part]) -> None:
 def ahead(items: Iterable[Part]) -> Iterator[Part]:
     """Pass items on, each made in a thread while the one before is worked on.
 
+    With one thread for BLAS each is made when it is asked for: two would take turns on its cache.
+
     Examples
     --------
     >>> list(ahead(x**2 for x in range(3)))
     [0, 1, 4]
     """
     left = iter(items)
+    if _allowed() == 1:
+        yield from left
+        return
     with ThreadPoolExecutor(1) as pool:
         coming = pool.submit(next, left, _NO_MORE)
         while (item := coming.result()) is not _NO_MORE:
             coming = pool.submit(next, left, _NO_MORE)
             yield item
+
+
+def _allowed() -> int:
+    libraries = [found for found in threadpool_info() if found["user_api"] == "blas"]
+    return max((found["num_threads"] for found in libraries), default=1)

@@ -66,10 +66,11 @@ def spread(rows: int, most: int, stretches: int = STRETCHES) -> np.ndarray:
     >>> spread(9, 3).tolist()
     [0, 4, 8]
     """
+    stretches = min(stretches, most)
     if rows <= max(stretches * STRETCH, most):
         return np.unique(np.linspace(0, rows - 1, min(rows, most)).astype(int))
     starts = STRETCH * np.linspace(0, rows // STRETCH - 1, stretches).astype(int)
-    within = np.linspace(0, STRETCH - 1, most // stretches).astype(int)
+    within = np.linspace(0, STRETCH - 1, min(most // stretches, STRETCH)).astype(int)
     return np.add.outer(starts, within).ravel()
 
 

@@ -7,6 +7,7 @@ import xarray as xr
 
 import ppl_bif as bif
 from ppl_bif import scores as scores_module
+from ppl_bif.covariance import block_covariance
 from ppl_bif.schema import inference_data
 from tests.series import factors, run_of
 
@@ -84,6 +85,23 @@ def test_lazy_scores_equal_eager_ones(kind, block_pairs, monkeypatch):
         xr.testing.assert_allclose(lazy.compute(), eager)
     assert max(q * t for q, t in formed) <= block_pairs
     assert sum(q * t for q, t in formed) >= 35
+
+
+def test_the_matrix_goes_to_disk_and_each_pair_is_formed_once(tmp_path, monkeypatch):
+    run = small()
+    formed = []
+
+    def spy(train, query, **settings):
+        formed.append((query.shape[2], train.shape[2]))
+        return block_covariance(train, query, **settings)
+
+    monkeypatch.setattr(scores_module, "block_covariance", spy)
+    lazy = bif.influence(run, shrink=None, block_pairs=20)
+    lazy.to_zarr(tmp_path / "scores.zarr", consolidated=False, zarr_format=2)
+    assert sorted(formed) == [(5, 3), (5, 4)]
+    kept = xr.open_zarr(tmp_path / "scores.zarr", consolidated=False)
+    xr.testing.assert_allclose(kept.compute(), bif.influence(run, shrink=None))
+    assert kept.attrs == lazy.attrs
 
 
 @pytest.mark.parametrize("block_pairs", [1, 20, 34])

@@ -10,9 +10,12 @@ from hypothesis import strategies as st
 
 import ppl_bif as bif
 from ppl_bif import search as searching
+from ppl_bif import threads as in_parallel
 from ppl_bif.blocks import Blocks
 from ppl_bif.covariance import block_covariance, compare, compare_pairs, layout, look
+from ppl_bif.traces import STRETCH, spread
 from tests.series import factors, run_of
+from tests.synthetic_run import store_run
 
 
 def whole(run, k, **options):
@@ -135,3 +138,36 @@ def test_memory_does_not_grow_with_the_rows(monkeypatch):
         tracemalloc.stop()
     assert most[1] < 1.2 * most[0]
     assert most[1] < 0.25 * 8 * 50 * 40_000
+
+
+@settings(max_examples=50)
+@given(st.integers(1, 10**6), st.integers(1, 3000), st.integers(1, 40))
+def test_rows_that_stand_for_all_come_from_few_stretches(rows, most, stretches):
+    chosen = spread(rows, most, stretches)
+    assert 0 < len(chosen) <= most
+    assert (np.diff(chosen) > 0).all()
+    assert 0 <= chosen[0] <= chosen[-1] < rows
+    if rows > max(stretches * STRETCH, most):
+        assert len(np.unique(chosen // STRETCH)) <= stretches
+
+
+def test_a_run_on_disk_is_searched_as_one_in_memory(tmp_path):
+    train, query, _ = factors(np.random.default_rng(0), 20, train=9000, query=5)
+    ids = {"train": np.arange(9000), "query": np.arange(5)}
+    run = run_of(train, query, coords=ids, attrs={"fingerprint": "0", "draws": 20})
+    on_disk = bif.open_store(store_run(run, tmp_path / "run.zarr"))
+    xr.testing.assert_allclose(bif.top(on_disk, shrink=None), bif.top(run, shrink=None))
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_errors_in_a_thread_ahead_are_passed_on(threads, monkeypatch):
+    monkeypatch.setattr(in_parallel, "_allowed", lambda: threads)
+
+    def items():
+        yield 1
+        raise ValueError("no more")
+
+    passed = in_parallel.ahead(items())
+    assert next(passed) == 1
+    with pytest.raises(ValueError, match="no more"):
+        next(passed)
