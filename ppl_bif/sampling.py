@@ -42,7 +42,7 @@ from ppl_bif.tuning import Choice, choose_kernel, choose_localization
 
 __all__ = ["sample"]
 
-BLOCK_BYTES, BLOCK_DRAWS = 2**26, 256
+BLOCK_BYTES, BLOCK_DRAWS = 2**28, 256
 # On a CPU, more weights than that leave its caches, and are no quicker together.
 VECTORIZED_WEIGHTS = 2**23
 # NUTS calls a rise of the energy by 1,000 a divergence; a Gaussian adds d/2 at stationarity.

@@ -25,8 +25,10 @@ from threadpoolctl import threadpool_limits
 
 import ppl_bif as bif
 from benchmarks.speed.compare import RESULTS, about, spread
+from ppl_bif.layout import Trace
+from ppl_bif.places import place
 from ppl_bif.sampling import BLOCK_BYTES, BLOCK_DRAWS
-from ppl_bif.store import Trace, create_store, finish_store
+from ppl_bif.store import create_store, finish_store
 
 CHAINS, K, FACTORS = 4, 20, 40
 # Training rows that are made, or multiplied, at once.
@@ -61,7 +63,7 @@ def main() -> None:
 
 
 def write(path: Path, rows: int, queries: int, draws: int) -> None:
-    """Make a run in which rows and queries share some factors, block by block."""
+    """Make a run in which rows and queries share some factors, block by block of draws."""
     rng = np.random.default_rng(0)
     sizes = {"train": rows, "query": queries}
     traces = {
@@ -69,19 +71,25 @@ def write(path: Path, rows: int, queries: int, draws: int) -> None:
         for name, n in sizes.items()
     }
     ids = xr.Dataset(coords={"chain": np.arange(CHAINS), **{n: np.arange(sizes[n]) for n in sizes}})
-    attrs = {"fingerprint": "0", "inverse_temperature": 1.0}
+    attrs = {"fingerprint": "0", "inverse_temperature": 1.0, "draws": draws}
+    at_once = block(rows + queries, draws)
+    where = place(path)
     arrays = create_store(
-        path, traces, {"log_likelihood": ids}, attrs, draws_per_chunk=block(rows + queries, draws)
+        where,
+        traces,
+        {"log_likelihood": ids},
+        attrs,
+        chains_at_once=CHAINS,
+        draws_at_once=at_once,
     )
     walk = rng.standard_normal((CHAINS, draws, FACTORS), dtype=np.float32)
     for name, array in arrays.items():
-        # Whole chunks at a time: a chunk that is written in parts is read again for each.
-        width = max(ROWS, array.chunks[2])
-        for start in range(0, array.shape[2], width):
-            part = min(width, array.shape[2] - start)
-            array[:, :, start : start + part] = series(rng, walk, part)
+        follow = 0.1 * rng.standard_normal((FACTORS, array.shape[2]), dtype=np.float32) ** 3
+        for start in range(0, draws, at_once):
+            some = slice(start, min(start + at_once, draws))
+            array[:, some] = series(rng, walk[:, some], follow)
         print(name, array.chunks, file=sys.stderr)
-    finish_store(path, {}, draws)
+    finish_store(where, attrs, draws)
 
 
 def block(rows: int, draws: int) -> int:
@@ -89,10 +97,9 @@ def block(rows: int, draws: int) -> int:
     return int(np.clip(BLOCK_BYTES // (4 * CHAINS * rows), 1, min(BLOCK_DRAWS, draws)))
 
 
-def series(rng: np.random.Generator, walk: np.ndarray, rows: int) -> np.ndarray:
+def series(rng: np.random.Generator, walk: np.ndarray, follow: np.ndarray) -> np.ndarray:
     """Losses around 0.3 that follow the factors, most rows hardly and a few closely."""
-    follow = 0.1 * rng.standard_normal((FACTORS, rows), dtype=np.float32) ** 3
-    found = rng.standard_normal((*walk.shape[:2], rows), dtype=np.float32)
+    found = rng.standard_normal((*walk.shape[:2], follow.shape[1]), dtype=np.float32)
     found += walk @ follow
     found *= 0.1
     found -= 0.3
