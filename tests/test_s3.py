@@ -30,7 +30,7 @@ def bucket(monkeypatch):
     # Addresses and credentials are left to fsspec and botocore, which read the environment.
     monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://{host}:{port}")
     monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
-    place("s3://runs/").files.mkdir("runs")
+    place("s3://runs/").files.makedirs("runs", exist_ok=True)
     yield "s3://runs"
     server.stop()
 
