@@ -19,7 +19,7 @@ from ppl_bif.recording import Record
 from ppl_bif.stopping import QUERIES, TRAIN_ROWS, Goal, measure, next_draws
 from ppl_bif.tuning import Choice, Tuned, warm_up
 
-__all__ = ["Plan", "Ran", "drive"]
+__all__ = ["Plan", "Ran", "drive", "some_rows"]
 
 # The resolved share is shown from so many draws on, and again when they have grown by half.
 FIRST_LOOK, LOOK_AGAIN = 50, 1.5
@@ -429,8 +429,8 @@ class _Course:
     def look(self, draws: int) -> tuple[np.ndarray, np.ndarray]:
         """Read a spread of rows of the chains that have not diverged."""
         used = np.flatnonzero(~self.diverged)
-        train = _some(self.arrays["log_likelihood/train_obs"], used, draws, TRAIN_ROWS)
-        return train, _some(self.arrays["log_likelihood/query_obs"], used, draws, QUERIES)
+        train = some_rows(self.arrays["log_likelihood/train_obs"], used, draws, TRAIN_ROWS)
+        return train, some_rows(self.arrays["log_likelihood/query_obs"], used, draws, QUERIES)
 
     def show_resolved(self, draws: int) -> None:
         """Measure now and then what share of the top is resolved, for the progress bar."""
@@ -449,7 +449,8 @@ class _Course:
         return ", ".join([*parts, *([f"{bad} diverged"] if bad else []), self.resolved]).strip(", ")
 
 
-def _some(array: Any, chains: np.ndarray, draws: int, most: int) -> np.ndarray:
+def some_rows(array: Any, chains: np.ndarray, draws: int, most: int) -> np.ndarray:
+    """Read a spread of so many rows of some chains, ``(chain, draw, row)``, tokens summed."""
     rows = np.unique(np.linspace(0, array.shape[2] - 1, min(array.shape[2], most)).astype(int))
     part = np.asarray(array[:, :draws])[chains][:, :, rows]
     return part if part.ndim == 3 else part.sum(axis=tuple(range(3, part.ndim)))
