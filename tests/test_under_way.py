@@ -4,6 +4,7 @@ import math
 
 import numpy as np
 import pytest
+import xarray as xr
 import zarr
 from typer.testing import CliRunner
 
@@ -156,3 +157,18 @@ def test_a_million_rows_make_thousands_of_files():
         files += math.prod(-(-n // s) for n, s in zip(array.shape, array.chunks, strict=True))
     assert files < 3000
     assert largest < 2**27
+
+
+def test_others_read_it_too(tmp_path):
+    run = fake_run(tmp_path / "a.zarr")
+    tree = xr.open_datatree(tmp_path / "a.zarr", engine="zarr", consolidated=False)
+    expected = run["log_likelihood"]["train_obs"]
+    np.testing.assert_array_equal(tree["log_likelihood"]["train_obs"], expected)
+
+
+def test_it_is_read_by_dask(tmp_path):
+    run = fake_run(tmp_path / "a.zarr")
+    lazy = bif.open_store(tmp_path / "a.zarr")["log_likelihood"].chunk({"draw": 2})
+    assert lazy["train_obs"].chunks[1] == (2, 2, 2)
+    total = lazy["train_obs"].sum(("draw", "chain"))
+    np.testing.assert_allclose(total, run["log_likelihood"]["train_obs"].sum(("draw", "chain")))
