@@ -8,6 +8,7 @@ is made again, and in the end the run is, to the bit, the one that nobody killed
 import argparse
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -210,6 +211,36 @@ def identical(one: Any, other: Any) -> bool:
     )
 
 
+# The tests that do the other faults, each with the real thing.
+OTHERS = {
+    "disk full, a tmpfs of 1 MB": "faults.py::test_a_full_disk_keeps_what_it_holds",
+    "disk full from the start": "faults.py::test_a_disk_full_from_the_start",
+    "a file that may not grow": "faults.py::test_a_file_that_may_not_grow",
+    "a folder that turns read-only": "faults.py::test_a_folder_that_turns_read_only",
+    "a flipped byte in a chunk": "faults.py::test_a_flipped_byte_in_a_chunk",
+    "checkpoints cut, flipped, empty, lost": "resume.py::test_a_damaged_checkpoint_gives_way_to_the"
+    "_one_before",
+    "a chain that diverges, killed": "resume.py::test_killed_where_a_chain_diverged",
+    "a second writer, then dead": "faults.py::test_a_second_writer_is_refused_until_the_first_is"
+    "_dead",
+    "an older and a newer schema": "faults.py::test_an_older_version",
+    "Ctrl-C": "faults.py::test_ctrl_c_ends_at_the_next_draw",
+    "Ctrl-C twice": "faults.py::test_ctrl_c_twice_stops_at_once",
+    "hostile stores": "hostile.py",
+}
+
+
+def others() -> Iterator[Row]:
+    """Run the tests of the other faults."""
+    for fault, test in OTHERS.items():
+        command = [sys.executable, "-m", "pytest", "-q", "-n", "0", f"tests/test_{test}"]
+        said = subprocess.run(command, capture_output=True, text=True).stdout.splitlines()[-1]
+        counts = {
+            what: int(n) for n, what in re.findall(r"(\d+) (passed|failed|skipped|error)", said)
+        }
+        yield Row(fault, sum(counts.values()), "", ", ".join(counts))
+
+
 def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -223,8 +254,15 @@ def main() -> None:
     print(f"{'fault':42}{'tried':>6}{'draws made again':>18}  result")
     with tempfile.TemporaryDirectory() as folder:
         for backend in options.backend or ("pyro", "numpyro"):
-            for row in killed(backend, options.kills, Path(folder)):
-                print(f"{row.fault:42}{row.tried:6}{row.redone:>18}  {row.result}", flush=True)
+            if options.kills:
+                show(killed(backend, options.kills, Path(folder)))
+    show(others())
+
+
+def show(rows: Iterator[Row]) -> None:
+    """Print some lines of the table."""
+    for row in rows:
+        print(f"{row.fault:42}{row.tried:6}{row.redone:>18}  {row.result}", flush=True)
 
 
 if __name__ == "__main__":

@@ -146,7 +146,7 @@ def latest_course(place: Place) -> Course | None:
             name = f"{FOLDER}/course-{number}.json"
             if place.size(name) <= MOST_COURSE_BYTES:
                 return _course(place.read(name))
-        except (OSError, ValueError, TypeError, KeyError):
+        except (OSError, ValueError, TypeError, KeyError, RecursionError):
             continue
     return None
 
@@ -169,8 +169,13 @@ def _course(content: bytes) -> Course:
     course = Course(**json.loads(sealed["course"]))
     legs = {name: [_leg(*leg) for leg in legs] for name, legs in course.legs.items()}
     again = {str(int(chain)): _count(when) for chain, when in course.again.items()}
-    _count(course.number)
-    _count(course.draws)
+    for count in (course.number, course.draws):
+        _count(count)
+    if course.tuned is not None:
+        for name in ("steps", "burn_in", "taken"):
+            _count(course.tuned[name])
+        if not all(len(choice) == 3 for choice in course.tuned["choices"]):
+            raise ValueError("no choices")
     return course._replace(legs=legs, again=again, seconds=float(course.seconds))
 
 

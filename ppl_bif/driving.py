@@ -19,7 +19,7 @@ from ppl_bif.recording import Record
 from ppl_bif.stopping import QUERIES, TRAIN_ROWS, Goal, measure, next_draws
 from ppl_bif.tuning import Choice, Tuned, warm_up
 
-__all__ = ["Plan", "Ran", "drive"]
+__all__ = ["Plan", "Ran", "drive", "some_rows"]
 
 # The resolved share is shown from so many draws on, and again when they have grown by half.
 FIRST_LOOK, LOOK_AGAIN = 50, 1.5
@@ -29,8 +29,8 @@ BURST_DRAWS, BURST_SECONDS = 32, 0.2
 SECOND_SEED = 1_000_003
 # A block of draws that takes longer is cut short by a checkpoint.
 CHECKPOINT_SECONDS = 300.0
-# Checkpoints of more than a moment may take 1 in so many seconds, and are written less often.
-CHECKPOINT_SHARE, MOMENT = 20, 0.1
+# Checkpoints of so many bytes or more may take 1 in so many seconds, and are written less often.
+LARGE_STATE, CHECKPOINT_SHARE = 2**26, 20
 TUNED, MOST_VECTORS, HEADER_BYTES = "tuned", 2**12, 2**20
 GO_ON = "; repeat the call to sample() to go on from there"
 
@@ -378,8 +378,8 @@ class _Course:
             arrays = self.engine.pack(at.state, shared=False)
             self.checkpoints.put(name, at.draws, at.lost.tolist(), arrays)
         self.saved = time.perf_counter()
-        took = self.saved - began
-        self.pause = CHECKPOINT_SHARE * took if took > MOMENT else 0.0
+        large = sum(array.nbytes for array in arrays.values()) >= LARGE_STATE
+        self.pause = CHECKPOINT_SHARE * (self.saved - began) if large else 0.0
         self.stop.drawing = False
 
     def save_tuned(self) -> None:
@@ -440,8 +440,8 @@ class _Course:
     def look(self, draws: int) -> tuple[np.ndarray, np.ndarray]:
         """Read a spread of rows of the chains that have not diverged."""
         used = np.flatnonzero(~self.diverged)
-        train = _some(self.arrays["log_likelihood/train_obs"], used, draws, TRAIN_ROWS)
-        return train, _some(self.arrays["log_likelihood/query_obs"], used, draws, QUERIES)
+        train = some_rows(self.arrays["log_likelihood/train_obs"], used, draws, TRAIN_ROWS)
+        return train, some_rows(self.arrays["log_likelihood/query_obs"], used, draws, QUERIES)
 
     def show_resolved(self, draws: int) -> None:
         """Measure now and then what share of the top is resolved, for the progress bar."""
@@ -460,7 +460,8 @@ class _Course:
         return ", ".join([*parts, *([f"{bad} diverged"] if bad else []), self.resolved]).strip(", ")
 
 
-def _some(array: Any, chains: np.ndarray, draws: int, most: int) -> np.ndarray:
+def some_rows(array: Any, chains: np.ndarray, draws: int, most: int) -> np.ndarray:
+    """Read a spread of so many rows of some chains, ``(chain, draw, row)``, tokens summed."""
     rows = np.unique(np.linspace(0, array.shape[2] - 1, min(array.shape[2], most)).astype(int))
     part = np.asarray(array[:, :draws])[chains][:, :, rows]
     return part if part.ndim == 3 else part.sum(axis=tuple(range(3, part.ndim)))

@@ -20,6 +20,7 @@ from ppl_bif.checkpoint import Course, latest_course
 from ppl_bif.errors import StoreError
 from ppl_bif.places import Place
 from ppl_bif.schema import SCHEMA_VERSION, inference_data
+from ppl_bif.vetting import vet, vet_attrs
 
 __all__ = ["quiet", "read_attrs", "read_run"]
 
@@ -40,8 +41,11 @@ def read_run(where: Place) -> Any:
     else:
         chains, draws = _so_far(where)
         attrs |= {"completed": False, "draws": draws}
+    vet(where, GROUPS)
     with quiet():
-        root = zarr.open_group(where.zarr(read_only=True), mode="r", zarr_format=3)
+        root = zarr.open_group(
+            where.zarr(read_only=True), mode="r", zarr_format=3, use_consolidated=False
+        )
         groups = {
             name: _group(where, root[name], name, chains, draws) for name in GROUPS if name in root
         }
@@ -52,7 +56,11 @@ def _so_far(where: Place) -> tuple[Any, int]:
     """Return the chains that have begun, and the draws that they all have."""
     course = latest_course(where) or Course()
     legs = {name: legs[0] for name, legs in course.legs.items() if name.startswith("chains-")}
-    begun = {int(name.removeprefix("chains-")): leg for name, leg in legs.items() if leg.draws}
+    begun = {
+        int(first): leg
+        for name, leg in legs.items()
+        if leg.draws and (first := name.removeprefix("chains-")).isdecimal()
+    }
     if not begun:
         raise StoreError(
             f"the run in {where.address} has no draws yet: wait for it, or repeat the call to "
@@ -81,6 +89,8 @@ def _group(where: Place, group: Any, name: str, chains: Any, draws: int) -> xr.D
     if "chain" in fixed.dims:
         fixed = fixed.isel(chain=chains)
     for key, array in traces.items():
+        if draws > array.shape[1] or (chains != slice(None) and max(chains) >= array.shape[0]):
+            raise StoreError(f"{name}/{key} in {where.address} holds less than the store says")
         source = LazilyIndexedArray(_Checked(array, f"{name}/{key}", where.address))
         dims = array.metadata.dimension_names
         chunks = {"preferred_chunks": dict(zip(dims, array.chunks, strict=True))}
@@ -123,7 +133,10 @@ def read_attrs(where: Place) -> dict[str, Any]:
         )
     try:
         with quiet():
-            attrs = dict(zarr.open_group(where.zarr(read_only=True), mode="r").attrs)
+            root = zarr.open_group(
+                where.zarr(read_only=True), mode="r", zarr_format=3, use_consolidated=False
+            )
+            attrs = dict(root.attrs)
     except Exception as error:
         raise StoreError(
             f"{where.address} is not a Zarr store of a run: pass the folder given to "
@@ -137,6 +150,7 @@ def _validated(attrs: Mapping[str, Any], where: Place) -> dict[str, Any]:
         raise StoreError(
             f"{where.address} is a Zarr store, but not of a ppl_bif run: choose another path"
         )
+    vet_attrs(attrs, where)
     if attrs.get("schema_version", 0) not in range(SCHEMA_VERSION + 1):
         raise StoreError(
             f"{where.address} was written by a newer version of ppl_bif "

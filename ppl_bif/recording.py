@@ -11,7 +11,16 @@ from ppl_bif.kernel import Draws, Engine
 from ppl_bif.layout import Trace
 from ppl_bif.schema import SAMPLE_STATS
 
-__all__ = ["Record", "content", "filled", "fixed_groups", "gather_constant", "score_mode", "traces"]
+__all__ = [
+    "Record",
+    "content",
+    "filled",
+    "fixed_groups",
+    "gather_constant",
+    "rounding",
+    "score_mode",
+    "traces",
+]
 
 
 ALWAYS = ("lp", "train_loss", "distance", "diverging")
@@ -116,27 +125,47 @@ def traces(
     chains: int,
     at_mode: Mapping[str, np.ndarray],
     weights: Mapping[str, Any],
+    dtype: str = "float32",
 ) -> dict[str, Trace]:
     """Describe the variables to be filled, by ``group/variable``, before the first draw.
 
-    Those of some weights are as the arrays or tensors of their trained values.
+    Log-likelihoods are of the ``dtype``; weights are as the arrays or tensors of their trained
+    values.
     """
     first, size = ("chain", "draw"), (chains, 0)
     found = {
         f"log_likelihood/{name}_obs": Trace(
-            (*first, *(name, f"{name}_token")[: value.ndim]), (*size, *value.shape), "float32"
+            (*first, *(name, f"{name}_token")[: value.ndim]), (*size, *value.shape), dtype
         )
         for name, value in at_mode.items()
     }
     for name in SAMPLE_STATS:
         if name in ALWAYS or name in stats:
-            dtype = "bool" if name == "diverging" else "float64"
-            found[f"sample_stats/{name}"] = Trace(first, size, dtype)
+            kind = "bool" if name == "diverging" else "float64"
+            found[f"sample_stats/{name}"] = Trace(first, size, kind)
     for name, value in weights.items():
         dims = tuple(f"{name}_dim_{i}" for i in range(value.ndim))
-        dtype = str(value.dtype).removeprefix("torch.")
-        found[f"posterior/{name}"] = Trace((*first, *dims), (*size, *value.shape), dtype)
+        kind = str(value.dtype).removeprefix("torch.")
+        found[f"posterior/{name}"] = Trace((*first, *dims), (*size, *value.shape), kind)
     return found
+
+
+def rounding(values: np.ndarray) -> float:
+    """Return the largest share of a row's variance that rounding to the type of traces has added.
+
+    The error of rounding lies anywhere within half a spacing s of the type, so that its variance
+    is s^2 / 12. Rows that do not vary are left out.
+
+    Parameters
+    ----------
+    values
+        Traces ``(chain, draw, row)``; NaN where a chain has diverged.
+    """
+    spacing = np.spacing(np.abs(values)).astype(float)
+    added = np.nanmean(spacing**2, axis=(0, 1)) / 12
+    variance = np.nanvar(values.astype(float), axis=(0, 1))
+    varies = variance > 0
+    return float(np.max(added[varies] / variance[varies], initial=0.0))
 
 
 def fixed_groups(

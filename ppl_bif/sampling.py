@@ -18,7 +18,7 @@ from ppl_bif import __version__
 from ppl_bif.checkpoint import Checkpoints, latest_course
 from ppl_bif.checks import whole
 from ppl_bif.data import Batch, as_batch, as_ids, digest, num_rows
-from ppl_bif.driving import Plan, Ran, drive
+from ppl_bif.driving import Plan, Ran, drive, some_rows
 from ppl_bif.health import health, reasons_to_refuse
 from ppl_bif.kernel import ROWS_OF_A_GRADIENT, Engine, Kernel
 from ppl_bif.layout import Arrays, Trace, in_memory
@@ -31,6 +31,7 @@ from ppl_bif.recording import (
     filled,
     fixed_groups,
     gather_constant,
+    rounding,
     score_mode,
     traces,
 )
@@ -43,6 +44,8 @@ from ppl_bif.tuning import Choice, choose_kernel, choose_localization
 __all__ = ["sample"]
 
 BLOCK_BYTES, BLOCK_DRAWS = 2**28, 256
+# Of so many rows it is said what rounding adds.
+ROUNDED_ROWS = 256
 # On a CPU, more weights than that leave its caches, and are no quicker together.
 VECTORIZED_WEIGHTS = 2**23
 # NUTS calls a rise of the energy by 1,000 a divergence; a Gaussian adds d/2 at stationarity.
@@ -64,6 +67,7 @@ def sample(
     query_ids: Any = None,
     store: str | Path | None = None,
     save_weights: bool | Sites = False,
+    trace_dtype: str = "float32",
     constant_data: Mapping[str, Any] | None = None,
     evaluation_batch_size: int | None = None,
     chain_method: str = "auto",
@@ -107,6 +111,9 @@ def sample(
         draws than it had; any other is refused. Ctrl-C ends it at the next draw, ready to go on.
     save_weights
         ``True``, or names or globs of weights, to keep the draws themselves in ``posterior``.
+    trace_dtype
+        ``"float16"`` halves a run; the attribute ``trace_rounding`` then says which share of the
+        variance of a row's trace rounding has added, at most.
     constant_data
         More variables to keep, as xarray takes them: ``{"train_image": (("train", "y", "x"), a)}``.
     evaluation_batch_size
@@ -158,6 +165,7 @@ def sample(
         "draws": _draws(draws, target, max_time),
         "warmup": None if warmup is None else whole("warmup", warmup, least=0),
         "seed": whole("seed", seed, least=0),
+        "trace_dtype": _trace_dtype(trace_dtype),
     }
     if evaluation_batch_size is not None:
         whole("evaluation_batch_size", evaluation_batch_size)
@@ -184,7 +192,7 @@ def sample(
     run = _Run(
         partial(drive, engine, plan, record, choices=[*choices, *more], show=_show(progress)),
         plan,
-        traces(kernel.stats, chains, at_mode, saved),
+        traces(kernel.stats, chains, at_mode, saved, trace_dtype),
         fixed_groups(chains, ids, constant, posterior=bool(record.saved)),
         attrs,
     )
@@ -235,9 +243,25 @@ class _Run(NamedTuple):
 
     def ended(self, ran: Ran, arrays: Mapping[str, Any]) -> dict[str, Any]:
         """Return the attributes of the finished run."""
-        attrs = self.attrs | _found(ran)
+        attrs = self.attrs | _found(ran) | _rounded(arrays, ran.draws)
         stats = {name: t for name, t in self.traces.items() if name.startswith("sample_stats/")}
         return attrs | _refusal(filled(self.fixed, arrays, stats, ran.draws), attrs)
+
+
+def _rounded(arrays: Mapping[str, Any], draws: int) -> dict[str, float]:
+    """Say what rounding has added to traces of half precision."""
+    found = {
+        name: some_rows(array, np.arange(array.shape[0]), draws, ROUNDED_ROWS)
+        for name, array in arrays.items()
+        if name.startswith("log_likelihood/") and array.dtype == np.float16
+    }
+    return {"trace_rounding": max(map(rounding, found.values()))} if found else {}
+
+
+def _trace_dtype(name: Any) -> str:
+    if name not in ("float32", "float16"):
+        raise ValueError(f"trace_dtype must be 'float32' or 'float16'; got {name!r}")
+    return str(name)
 
 
 def _draws(draws: Any, target: Any, max_time: Any) -> int | Goal:

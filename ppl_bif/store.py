@@ -19,6 +19,7 @@ from ppl_bif.locking import LOCK_FILES
 from ppl_bif.places import PART, Place, place, telling
 from ppl_bif.reading import quiet, read_attrs, read_run
 from ppl_bif.schema import SCHEMA_VERSION
+from ppl_bif.vetting import vet
 
 __all__ = ["create_store", "find_finished", "finish_store", "open_store", "resume_store"]
 
@@ -159,13 +160,14 @@ def resume_store(where: Place, traces: Mapping[str, Trace], attrs: Mapping[str, 
     StoreError
         If they are not those of this run, or cannot be written.
     """
+    vet(where, [name.split("/")[0] for name in traces])
     with telling(where.address), quiet():
         if where.folder is not None:
             # What was being written when a process was killed.
             for part in where.folder.rglob("*.part*"):
                 if part.suffix in (PART, ".partial"):
                     part.unlink()
-        root = zarr.open_group(where.zarr(), mode="r+", zarr_format=3)
+        root = zarr.open_group(where.zarr(), mode="r+", zarr_format=3, use_consolidated=False)
         root.attrs.update({**attrs, "completed": False})
         arrays: dict[str, Any] = {name: root[name] for name in traces}
     for name, trace in traces.items():
@@ -178,7 +180,7 @@ def resume_store(where: Place, traces: Mapping[str, Trace], attrs: Mapping[str, 
 def finish_store(where: Place, attrs: Mapping[str, Any], draws: int) -> Any:
     """Write the last attributes and numbers of draws, mark a run as complete and open it."""
     with telling(where.address), quiet():
-        root = zarr.open_group(where.zarr(), mode="r+", zarr_format=3)
+        root = zarr.open_group(where.zarr(), mode="r+", zarr_format=3, use_consolidated=False)
         for name in ("log_likelihood", "sample_stats", "posterior"):
             if name in root:
                 root.create_array(

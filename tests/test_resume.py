@@ -13,7 +13,7 @@ import ppl_bif as bif
 from ppl_bif import sampling
 from ppl_bif.checkpoint import Checkpoints, latest_course
 from ppl_bif.places import Place, place
-from tests.test_store import Fake, FakeEngine, assert_same, fake_run
+from tests.test_store import Fake, FakeEngine, assert_same, fake_run, no_sampling
 
 pytestmark = pytest.mark.filterwarnings("ignore:these draws will not be scored")
 
@@ -206,3 +206,22 @@ def test_when_all_checkpoints_are_damaged_it_says_what_to_do(tmp_path, small_blo
         file.write_bytes(b"")
     with pytest.raises(bif.StoreError, match=r"every checkpoint of chains-0.*remove the store"):
         fake_run(tmp_path / "a", draws=12)
+
+
+def test_a_run_goes_on_to_a_goal_and_is_returned_there(tmp_path, small_blocks, monkeypatch):
+    monkeypatch.setattr("ppl_bif.stopping.MOST_DRAWS", 9)
+    goal = {"draws": "auto", "target": {"rank_agreement": 0.9999}}
+    fake_run(tmp_path / "a", draws=4)
+    further = fake_run(tmp_path / "a", **goal)
+    assert further.attrs["target"] == "rank_agreement 0.9999"
+    draws = further.attrs["draws"]
+    assert draws > 4
+    expected = fake_run(draws=draws)["log_likelihood"]
+    np.testing.assert_array_equal(further["log_likelihood"]["train_obs"], expected["train_obs"])
+    with no_sampling(monkeypatch):
+        assert_same(fake_run(tmp_path / "a", **goal), further)
+        assert fake_run(tmp_path / "a", draws=draws).attrs["draws"] == draws
+    with pytest.raises(bif.StoreError, match="more than the 4 asked for"):
+        fake_run(tmp_path / "a", draws=4)
+    with pytest.raises(bif.StoreError, match="seed: 0 there, 1 here"):
+        fake_run(tmp_path / "a", seed=1, **goal)

@@ -4,6 +4,7 @@ import math
 
 import numpy as np
 import pytest
+import xarray as xr
 import zarr
 from typer.testing import CliRunner
 
@@ -12,7 +13,7 @@ from ppl_bif import sampling
 from ppl_bif.cli import app
 from ppl_bif.following import follow, standing
 from ppl_bif.layout import Trace, create
-from tests.test_faults import Noisy, NoisyEngine, noisy_run
+from tests.test_faults import ROWS, Noisy, NoisyEngine, noisy_run
 from tests.test_store import assert_same, data, fake_run
 
 pytestmark = pytest.mark.filterwarnings("ignore:these draws will not be scored")
@@ -115,6 +116,30 @@ def test_an_unknown_file_system_is_refused():
         fake_run("nowhere://a.zarr")
 
 
+@pytest.mark.parametrize("stored", [False, True])
+def test_traces_of_half_precision_say_what_rounding_adds(tmp_path, stored):
+    rows = data(ROWS)
+    given = {"train": rows, "query": rows, "chains": 2, "draws": 60, "warmup": 1}
+    path = tmp_path / "a.zarr" if stored else None
+    half = bif.sample(Noisy(1), trace_dtype="float16", store=path, **given)
+    whole = bif.sample(Noisy(1), **given)
+    values, exact = (r["log_likelihood"]["train_obs"].values for r in (half, whole))
+    assert values.dtype == np.float16
+    np.testing.assert_array_equal(values, exact.astype(np.float16))
+    added = (values - exact.astype(float)).var(axis=(0, 1)) / exact.var(axis=(0, 1), dtype=float)
+    assert added.max() / 3 < half.attrs["trace_rounding"] < 3 * added.max()
+    assert half.attrs["trace_rounding"] < 1e-6
+    assert "trace_rounding" not in whole.attrs
+    if stored:
+        with pytest.raises(bif.StoreError, match="trace_dtype: 'float16' there, 'float32' here"):
+            bif.sample(Noisy(1), store=path, **given)
+
+
+def test_an_unknown_type_of_traces_is_refused():
+    with pytest.raises(ValueError, match="trace_dtype must be 'float32' or 'float16'; got 'int8'"):
+        fake_run(trace_dtype="int8")
+
+
 def test_a_million_rows_make_thousands_of_files():
     rows, chains, draws = 10**6, 4, 4000
     block = sampling.BLOCK_BYTES // (4 * chains * rows)
@@ -132,3 +157,18 @@ def test_a_million_rows_make_thousands_of_files():
         files += math.prod(-(-n // s) for n, s in zip(array.shape, array.chunks, strict=True))
     assert files < 3000
     assert largest < 2**27
+
+
+def test_others_read_it_too(tmp_path):
+    run = fake_run(tmp_path / "a.zarr")
+    tree = xr.open_datatree(tmp_path / "a.zarr", engine="zarr", consolidated=False)
+    expected = run["log_likelihood"]["train_obs"]
+    np.testing.assert_array_equal(tree["log_likelihood"]["train_obs"], expected)
+
+
+def test_it_is_read_by_dask(tmp_path):
+    run = fake_run(tmp_path / "a.zarr")
+    lazy = bif.open_store(tmp_path / "a.zarr")["log_likelihood"].chunk({"draw": 2})
+    assert lazy["train_obs"].chunks[1] == (2, 2, 2)
+    total = lazy["train_obs"].sum(("draw", "chain"))
+    np.testing.assert_allclose(total, run["log_likelihood"]["train_obs"].sum(("draw", "chain")))
