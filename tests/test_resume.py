@@ -225,3 +225,18 @@ def test_a_run_goes_on_to_a_goal_and_is_returned_there(tmp_path, small_blocks, m
         fake_run(tmp_path / "a", draws=4)
     with pytest.raises(bif.StoreError, match="seed: 0 there, 1 here"):
         fake_run(tmp_path / "a", seed=1, **goal)
+
+
+def test_checkpoints_of_large_states_are_written_less_often(tmp_path, small_blocks, monkeypatch):
+    with writing(Writes()) as often:
+        expected = fake_run(tmp_path / "often", draws=12)
+    monkeypatch.setattr("ppl_bif.driving.LARGE_STATE", 0)
+    monkeypatch.setattr("ppl_bif.driving.CHECKPOINT_SHARE", 10**9)
+    with writing(Writes()) as seldom:
+        assert_same(fake_run(tmp_path / "seldom", draws=12), expected)
+    # Two files less for each of the blocks between the first and the last.
+    assert often.made - seldom.made == 2 * 5
+    with writing(Writes(seldom.made - 6)), pytest.raises(KilledError):
+        fake_run(tmp_path / "killed", draws=12)
+    assert latest_course(place(tmp_path / "killed")).legs["chains-0"][0].draws == 0
+    assert_same(fake_run(tmp_path / "killed", draws=12), expected)
