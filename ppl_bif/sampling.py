@@ -43,7 +43,7 @@ from ppl_bif.tuning import Choice, choose_kernel, choose_localization
 
 __all__ = ["sample"]
 
-BLOCK_BYTES, BLOCK_DRAWS = 2**28, 256
+BLOCK_BYTES, BLOCK_DRAWS = 2**27, 256
 # Of so many rows it is said what rounding adds.
 ROUNDED_ROWS = 256
 # On a CPU, more weights than that leave its caches, and are no quicker together.

@@ -91,9 +91,8 @@ def _attrs(chains: int, draws: int, train: int) -> dict[str, Any]:
 
 def store_run(run: Any, path: Any) -> Any:
     """Write a run to disk as `ppl_bif.sample` would and return the path."""
-    groups = {
-        name: group(run, name) for name in ("log_likelihood", "sample_stats", "constant_data")
-    }
+    names = ("log_likelihood", "sample_stats", "constant_data")
+    groups = {name: found for name in names if (found := group(run, name)) is not None}
     attrs, where = root_attrs(run), place(path)
     traces, fixed = {}, {}
     for name, dataset in groups.items():
@@ -101,7 +100,7 @@ def store_run(run: Any, path: Any) -> Any:
         traces |= {f"{name}/{key}": dataset[key] for key in drawn}
         fixed[name] = dataset.drop_vars([*drawn, "draw"], errors="ignore")
     described = {k: Trace(a.dims, a.shape, str(a.dtype)) for k, a in traces.items()}
-    once = {"chains_at_once": attrs["chains"], "draws_at_once": 100}
+    once = {"chains_at_once": run["log_likelihood"].sizes["chain"], "draws_at_once": 100}
     arrays = create_store(where, described, fixed, attrs, **once)
     for key, array in traces.items():
         arrays[key][:] = array.values
