@@ -281,6 +281,7 @@ class _Course:
     def draw(self, name: str, group: list[int], at: _Leg, last: int) -> _Leg:
         """Make and record draws of a group up to the last."""
         chains = slice(group[0], group[-1] + 1)
+        self.stop.drawing = self.checkpoints is not None
         while at.draws < last:
             start, stop = at.draws, min((at.draws // self.plan.block + 1) * self.plan.block, last)
             at, found = self.block(chains, at, stop)
@@ -294,6 +295,7 @@ class _Course:
             if self.stop.asked:
                 raise KeyboardInterrupt
             self.show_resolved(at.draws)
+        self.stop.drawing = False
         return at
 
     def block(self, chains: slice, at: _Leg, stop: int) -> tuple[_Leg, dict[str, np.ndarray]]:
@@ -301,7 +303,6 @@ class _Course:
         assert self.tuned is not None
         most = min(self.plan.block, BURST_DRAWS)
         bursts: list[dict[str, np.ndarray]] = []
-        self.stop.drawing = self.checkpoints is not None
         while at.draws < stop and not (bursts and self.is_due()):
             began, count = time.perf_counter(), min(self.burst, stop - at.draws, most)
             state, draws = self.engine.draws(
@@ -369,7 +370,6 @@ class _Course:
             arrays = self.engine.pack(at.state, shared=False)
             self.checkpoints.put(name, at.draws, at.lost.tolist(), arrays)
         self.saved = time.perf_counter()
-        self.stop.drawing = False
 
     def save_tuned(self) -> None:
         """Write what warm-up found, if there is a store."""
