@@ -41,6 +41,8 @@ class Row(NamedTuple):
 
 def child(backend: str, path: str, draws: int) -> None:
     """Sample a small model into a store, telling on stdout what is being done."""
+    # A shell's background jobs ignore Ctrl-C, and so would what they start.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     _speak()
     print("go", flush=True)
     try:

@@ -284,6 +284,7 @@ class _Course:
     def draw(self, name: str, group: list[int], at: _Leg, last: int) -> _Leg:
         """Make and record draws of a group up to the last."""
         chains = slice(group[0], group[-1] + 1)
+        self.stop.drawing = self.checkpoints is not None
         while at.draws < last:
             start, stop = at.draws, min((at.draws // self.plan.block + 1) * self.plan.block, last)
             at, found = self.block(chains, at, stop)
@@ -298,6 +299,7 @@ class _Course:
             if self.stop.asked:
                 raise KeyboardInterrupt
             self.show_resolved(at.draws)
+        self.stop.drawing = False
         return at
 
     def block(self, chains: slice, at: _Leg, stop: int) -> tuple[_Leg, dict[str, np.ndarray]]:
@@ -305,7 +307,6 @@ class _Course:
         assert self.tuned is not None
         most = min(self.plan.block, BURST_DRAWS)
         bursts: list[dict[str, np.ndarray]] = []
-        self.stop.drawing = self.checkpoints is not None
         while at.draws < stop and not (bursts and self.is_due()):
             began, count = time.perf_counter(), min(self.burst, stop - at.draws, most)
             state, draws = self.engine.draws(
@@ -380,7 +381,6 @@ class _Course:
         self.saved = time.perf_counter()
         large = sum(array.nbytes for array in arrays.values()) >= LARGE_STATE
         self.pause = CHECKPOINT_SHARE * (self.saved - began) if large else 0.0
-        self.stop.drawing = False
 
     def save_tuned(self) -> None:
         """Write what warm-up found, if there is a store."""

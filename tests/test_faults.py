@@ -219,11 +219,19 @@ def test_ctrl_c_ends_at_the_next_draw(tmp_path):
     )
 
 
+@pytest.fixture
+def usual_ctrl_c():
+    """Let Ctrl-C have its usual meaning, which it has not in a background job of a shell."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 def press_ctrl_c():
     os.kill(os.getpid(), signal.SIGINT)
 
 
-def test_ctrl_c_twice_stops_at_once(tmp_path, monkeypatch, capsys):
+def test_ctrl_c_twice_stops_at_once(tmp_path, monkeypatch, capsys, usual_ctrl_c):
     draws, made = FakeEngine.draws, []
 
     def pressed(self, state, steps, count, **settings):
@@ -241,7 +249,7 @@ def test_ctrl_c_twice_stops_at_once(tmp_path, monkeypatch, capsys):
     assert_same(fake_run(tmp_path / "a.zarr"), fake_run())
 
 
-def test_ctrl_c_without_a_store_is_as_always(monkeypatch):
+def test_ctrl_c_without_a_store_is_as_always(monkeypatch, usual_ctrl_c):
     def pressed(self, *_, **__):
         press_ctrl_c()
         pytest.fail("went on")
