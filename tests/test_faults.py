@@ -4,6 +4,7 @@ import os
 import resource
 import signal
 import subprocess
+import time
 import sys
 import threading
 from contextlib import ExitStack, contextmanager
@@ -188,6 +189,16 @@ def drawing(process):
     pytest.fail("it made no draws")
 
 
+def until_there_are_draws(path):
+    """Wait for the first checkpoint after a block."""
+    for _ in range(600):
+        try:
+            return bif.open_store(path)
+        except bif.StoreError:
+            time.sleep(0.1)
+    return pytest.fail("it wrote no draws")
+
+
 @pytest.mark.pyro
 def test_a_second_writer_is_refused_until_the_first_is_dead(tmp_path):
     path, draws = tmp_path / "a.zarr", 100_000
@@ -195,8 +206,9 @@ def test_a_second_writer_is_refused_until_the_first_is_dead(tmp_path):
     drawing(process)
     with pytest.raises(bif.StoreError, match=f"being written to by process {process.pid} on"):
         faults.sample("pyro", path, draws)
+    until_there_are_draws(path)
     process.kill()
-    process.wait()
+    process.communicate()
     done = bif.open_store(path).attrs["draws"] + 40
     # A lock that a dead process does not hold.
     assert faults.identical(faults.sample("pyro", path, done), faults.sample("pyro", None, done))

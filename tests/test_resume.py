@@ -73,7 +73,7 @@ METHODS = {
 
 
 # Of so many writes one is fatal; with 1 all are, which takes minutes.
-STRIDE = int(os.environ.get("FAULT_STRIDE", "23"))
+STRIDE = int(os.environ.get("FAULT_STRIDE", "47"))
 
 
 @pytest.mark.parametrize("method", METHODS)

@@ -230,7 +230,8 @@ OTHERS = [
 def test_another_run_is_refused(backend, tmp_path):
     path = tmp_path / "a.zarr"
     first = run(backend, path)
-    for changes, difference in OTHERS:
+    # What differs is told apart above the backends: each run compiles again in JAX.
+    for changes, difference in OTHERS if backend.name == "pyro" else OTHERS[:3]:
         settings = dict(changes)
         model = backend.mlp(settings.pop("layers", layers()), **settings.pop("model", {}))
         with pytest.raises(bif.StoreError, match=difference):
