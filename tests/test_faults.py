@@ -4,9 +4,9 @@ import os
 import resource
 import signal
 import subprocess
-import time
 import sys
 import threading
+import time
 from contextlib import ExitStack, contextmanager
 
 import numpy as np
@@ -220,7 +220,7 @@ def test_ctrl_c_ends_at_the_next_draw(tmp_path):
     process = faults.start("pyro", path, 100_000, stderr=subprocess.PIPE)
     drawing(process)
     process.send_signal(signal.SIGINT)
-    out, err = process.communicate(timeout=60)
+    out, err = process.communicate(timeout=240)
     assert process.returncode == 130
     assert "press Ctrl-C again to stop at once" in err
     assert f"draws of each chain in {path}; repeat the call to sample() to go on" in out
