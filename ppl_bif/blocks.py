@@ -104,9 +104,9 @@ def choose_blocks(chains: int, draws: int, time: float) -> int:
     return max(2, min(fitting, -(-MAX_BLOCKS // chains), longest))
 
 
-def blocks_against(train: np.ndarray, query: np.ndarray) -> Blocks:
+def blocks_against(train: np.ndarray, query: np.ndarray, *, seed: int = 0) -> Blocks:
     """Choose blocks for the products of series, by the autocorrelation of some of them."""
-    time = product_time(train, query)
+    time = product_time(train, query, seed=seed)
     return Blocks(choose_blocks(len(train), train.shape[1], time), time)
 
 

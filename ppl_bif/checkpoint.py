@@ -18,7 +18,7 @@ from safetensors.numpy import load, save
 from ppl_bif.errors import StoreError
 from ppl_bif.places import Place
 
-__all__ = ["Checkpoints", "Course", "Leg", "latest_course", "most_draws"]
+__all__ = ["FOLDER", "NOT_BEGUN", "Checkpoints", "Course", "Leg", "latest_course", "most_draws"]
 
 FOLDER, STATES = "checkpoint", "checkpoint/states"
 COURSE = re.compile(r"course-(\d{1,12})\.json")
@@ -56,12 +56,21 @@ class Course(NamedTuple):
         Of chains that move together, newest first, by name.
     """
 
-    number: int = 0
-    draws: int = 0
-    seconds: float = 0.0
-    tuned: dict[str, Any] | None = None
-    again: dict[str, int] = {}  # noqa: RUF012 - never changed in place
-    legs: dict[str, list[Leg]] = {}  # noqa: RUF012
+    number: int
+    draws: int
+    seconds: float
+    tuned: dict[str, Any] | None
+    again: dict[str, int]
+    legs: dict[str, list[Leg]]
+
+    def begun(self) -> dict[int, Leg]:
+        """Return where chains that have draws are, by the number of the first of a leg."""
+        newest = {name.removeprefix("chains-"): legs[0] for name, legs in self.legs.items() if legs}
+        return {int(n): leg for n, leg in newest.items() if n.isdecimal() and leg.draws}
+
+
+# Of a run that has not begun.
+NOT_BEGUN = Course(0, 0, 0.0, None, {}, {})
 
 
 class Checkpoints:
@@ -69,7 +78,7 @@ class Checkpoints:
 
     def __init__(self, place: Place) -> None:
         self.place = place
-        self.course = latest_course(place) or Course()
+        self.course = latest_course(place) or NOT_BEGUN
 
     def note(self, **changes: Any) -> None:
         """Change the course; it is written with the next state."""

@@ -12,7 +12,7 @@ import numpy as np
 from scipy.stats import rankdata
 from scipy.stats import t as student
 
-from ppl_bif.blocks import MAX_BLOCKS, choose_blocks, edges, product_time
+from ppl_bif.blocks import MAX_BLOCKS, blocks_against, edges
 from ppl_bif.covariance import block_covariance, covariance
 
 __all__ = [
@@ -162,9 +162,6 @@ def _threshold(rows: int, k: int) -> float:
 
 
 def _in_errors(train: np.ndarray, query: np.ndarray) -> np.ndarray:
-    time = product_time(train, query)
-    chains, draws = train.shape[:2]
-    blocks = choose_blocks(chains, draws, time)
-    found = block_covariance(train, query, blocks=blocks, time=time)
+    found = block_covariance(train, query, **blocks_against(train, query)._asdict())
     with np.errstate(invalid="ignore", divide="ignore"):
         return np.nan_to_num(found.value / found.mcse)

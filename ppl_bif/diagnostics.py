@@ -12,7 +12,7 @@ import xarray as xr
 from rich.console import Console
 from rich.table import Table
 
-from ppl_bif.blocks import choose_blocks, product_time
+from ppl_bif.blocks import blocks_against
 from ppl_bif.convergence import (
     agreement,
     draws_for_resolved,
@@ -317,10 +317,8 @@ def _drift(points: np.ndarray) -> np.ndarray:
 
 def _scores(train: np.ndarray, query: np.ndarray, seed: int) -> xr.Dataset:
     query = query[:, :, spread(query.shape[2], QUERIES)]
-    chains, draws = train.shape[:2]
-    time = product_time(train, query, seed=seed)
-    blocks = choose_blocks(chains, draws, time)
-    whole = block_covariance(train, query, blocks=blocks, time=time)
+    chains = len(train)
+    whole = block_covariance(train, query, **blocks_against(train, query, seed=seed)._asdict())
     with np.errstate(invalid="ignore"):
         resolved = np.abs(whole.value) > 2 * whole.mcse
     by_chain = [scores_of(train[c : c + 1], query[c : c + 1]) for c in range(chains)]

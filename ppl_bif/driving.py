@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from ppl_bif.checkpoint import Checkpoints, Course, most_draws
+from ppl_bif.checkpoint import NOT_BEGUN, Checkpoints, most_draws
 from ppl_bif.convergence import top_resolved
 from ppl_bif.errors import DivergenceError, StoreError
 from ppl_bif.interrupts import Stop, heeding
@@ -175,7 +175,7 @@ class _Course:
     ) -> None:
         self.engine, self.plan, self.record, self.arrays = engine, plan, record, arrays
         self.checkpoints, self.stop = checkpoints, stop
-        before = Course() if checkpoints is None else checkpoints.course
+        before = NOT_BEGUN if checkpoints is None else checkpoints.course
         self.began = self.saved = time.perf_counter()
         self.pause = 0.0
         self.seconds_before, self.begun_again = before.seconds, dict(before.again)
@@ -463,5 +463,7 @@ class _Course:
 def some_rows(array: Any, chains: np.ndarray, draws: int, most: int) -> np.ndarray:
     """Read a spread of so many rows of some chains, ``(chain, draw, row)``, tokens summed."""
     rows = np.unique(np.linspace(0, array.shape[2] - 1, min(array.shape[2], most)).astype(int))
-    part = np.asarray(array[:, :draws])[chains][:, :, rows]
+    # Of a run on disk, no others are held.
+    indexed = getattr(array, "oindex", array)
+    part = np.asarray(indexed[:, :draws, rows])[chains]
     return part if part.ndim == 3 else part.sum(axis=tuple(range(3, part.ndim)))

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ppl_bif.checkpoint import Course, latest_course
+from ppl_bif.checkpoint import NOT_BEGUN, latest_course
 from ppl_bif.places import place
 from ppl_bif.reading import read_attrs
 
@@ -58,15 +58,13 @@ def standing(path: str | Path) -> Standing:
         If there is none.
     """
     where = place(path)
-    attrs, course = read_attrs(where), latest_course(where) or Course()
+    attrs, course = read_attrs(where), latest_course(where) or NOT_BEGUN
     draws: dict[int, int] = {}
     diverged: list[int] = []
-    for name, legs in course.legs.items():
-        first = name.removeprefix("chains-")
-        if legs and legs[0].draws and first.isdecimal():
-            numbers = range(int(first), int(first) + len(legs[0].diverged))
-            draws |= dict.fromkeys(numbers, legs[0].draws)
-            diverged += [n for n, lost in zip(numbers, legs[0].diverged, strict=True) if lost]
+    for first, leg in course.begun().items():
+        numbers = range(first, first + len(leg.diverged))
+        draws |= dict.fromkeys(numbers, leg.draws)
+        diverged += [n for n, lost in zip(numbers, leg.diverged, strict=True) if lost]
     completed = attrs.get("completed") is True
     seconds = attrs.get("sampling_time", course.seconds) if completed else course.seconds
     return Standing(

@@ -28,9 +28,7 @@ class Stop:
         if self.asked or not self.drawing:
             raise KeyboardInterrupt
         self.asked = True
-        print(  # noqa: T201
-            "stopping at the next draw; press Ctrl-C again to stop at once", file=sys.stderr
-        )
+        sys.stderr.write("stopping at the next draw; press Ctrl-C again to stop at once\n")
 
 
 @contextmanager

@@ -1,8 +1,11 @@
 """Whether chains fit in memory together: an estimate, held against what a device says is free."""
 
 import os
+from collections.abc import Callable
 
-__all__ = ["chains_fit", "memory_per_chain", "memory_to_use"]
+from ppl_bif.data import Batch, map_arrays
+
+__all__ = ["chains_fit", "memory_per_chain", "memory_per_row", "memory_to_use"]
 
 # Of each chain: its weights, those before a step, a gradient and noise.
 COPIES = 4
@@ -26,6 +29,11 @@ def chains_fit(chains: int, per_chain: int, available: float | None) -> bool:
 def memory_per_chain(weights: int, per_row: int, rows: int) -> int:
     """Bytes of a chain: of copies of its weights, and of what a gradient of some rows keeps."""
     return COPIES * weights + rows * per_row
+
+
+def memory_per_row(kept: Callable[[Batch], int], batch: Batch) -> int:
+    """Bytes that are kept of each row, told from what is kept of two rows and of one."""
+    return kept(map_arrays(lambda a: a[:2], batch)) - kept(map_arrays(lambda a: a[:1], batch))
 
 
 def memory_to_use(free: int | None) -> float | None:

@@ -16,7 +16,7 @@ from xarray.core.indexing import (
     explicit_indexing_adapter,
 )
 
-from ppl_bif.checkpoint import Course, latest_course
+from ppl_bif.checkpoint import NOT_BEGUN, latest_course
 from ppl_bif.errors import StoreError
 from ppl_bif.places import Place
 from ppl_bif.schema import SCHEMA_VERSION, inference_data
@@ -54,13 +54,7 @@ def read_run(where: Place) -> Any:
 
 def _so_far(where: Place) -> tuple[Any, int]:
     """Return the chains that have begun, and the draws that they all have."""
-    course = latest_course(where) or Course()
-    legs = {name: legs[0] for name, legs in course.legs.items() if name.startswith("chains-")}
-    begun = {
-        int(first): leg
-        for name, leg in legs.items()
-        if leg.draws and (first := name.removeprefix("chains-")).isdecimal()
-    }
+    begun = (latest_course(where) or NOT_BEGUN).begun()
     if not begun:
         raise StoreError(
             f"the run in {where.address} has no draws yet: wait for it, or repeat the call to "

@@ -16,7 +16,7 @@ from ppl_bif.blocks import Blocks
 from ppl_bif.covariance import Layout, Series, compare, compare_pairs, layout, look
 from ppl_bif.discoveries import cut_off, in_errors
 from ppl_bif.threads import ahead
-from ppl_bif.tiles import Estimate
+from ppl_bif.tiles import Estimate, cut
 
 __all__ = ["SAMPLE", "Best", "search"]
 
@@ -102,15 +102,15 @@ def search(
     rows, queries = size
     parts = [
         _search_some(_passing(train, rows, width), query(part), rows, k, blocks, fdr)
-        for part in _cut(queries, HEIGHT)
+        for part in cut(queries, HEIGHT)
     ]
     return Best(*(np.concatenate(part) for part in zip(*parts, strict=True)))
 
 
 def _passing(train: Read, rows: int, width: int) -> Iterator[_Block]:
     """Read all rows once, and pass them on a few at a time."""
-    for start, series in ahead((part.start, train(part)) for part in _cut(rows, width)):
-        for part in _cut(series.shape[2], WIDTH):
+    for start, series in ahead((part.start, train(part)) for part in cut(rows, width)):
+        for part in cut(series.shape[2], WIDTH):
             yield start + part.start, series[..., part]
 
 
@@ -214,7 +214,7 @@ def _estimates(
 ) -> Estimate:
     """Covariances of some pairs with errors, a few at a time."""
     found = Estimate(*(np.empty(len(pairs[0])) for _ in Estimate._fields))
-    for part in _cut(len(pairs[0]), PAIRS):
+    for part in cut(len(pairs[0]), PAIRS):
         some = pairs[0][part], pairs[1][part]
         found.value[part], found.mcse[part] = compare_pairs(train, query, some, where)
     return found
@@ -239,13 +239,8 @@ def _discoveries(
     listed = far.reshape(len(far), -1)
     count = np.arange(1, sample.shape[1] + 1)
     surely = count if len(count) == rows else count - 2 * np.sqrt(count)
-    cut = np.minimum(
+    least = np.minimum(
         cut_off(sample, surely / len(count), fdr, blocks),
         cut_off(listed, np.arange(1, listed.shape[1] + 1) / rows, fdr, blocks),
     )
-    return far >= cut[:, None, None]
-
-
-def _cut(total: int, size: int) -> Iterator[slice]:
-    for start in range(0, total, size):
-        yield slice(start, min(start + size, total))
+    return far >= least[:, None, None]

@@ -12,7 +12,7 @@ import numpy as np
 import xarray as xr
 import zarr
 
-from ppl_bif.checkpoint import latest_course, most_draws
+from ppl_bif.checkpoint import FOLDER, latest_course, most_draws
 from ppl_bif.errors import StoreError
 from ppl_bif.layout import Arrays, Trace, create
 from ppl_bif.locking import LOCK_FILES
@@ -30,7 +30,6 @@ DIGESTS = {
 }
 # What says how far a run is to go is not what tells it from another.
 GOALS = ("draws", "target", "max_time")
-CHECKPOINT = "checkpoint"
 
 
 def find_finished(where: Place, attrs: Mapping[str, Any]) -> Any | None:
@@ -85,9 +84,9 @@ def _is_free(where: Place) -> bool:
         return False
     names, files = (
         {name for name in where.names(folder) if not name.endswith((PART, ".partial"))}
-        for folder in ("", CHECKPOINT)
+        for folder in ("", FOLDER)
     )
-    return names <= {CHECKPOINT} and files <= LOCK_FILES
+    return names <= {FOLDER} and files <= LOCK_FILES
 
 
 def _difference(found: Mapping[str, Any], attrs: Mapping[str, Any]) -> str:
@@ -132,10 +131,10 @@ def create_store(
     """
     with telling(where.address), quiet():
         for name in where.names():
-            if name != CHECKPOINT:
+            if name != FOLDER:
                 where.remove(name)
-        for name in set(where.names(CHECKPOINT)) - LOCK_FILES:
-            where.remove(f"{CHECKPOINT}/{name}")
+        for name in set(where.names(FOLDER)) - LOCK_FILES:
+            where.remove(f"{FOLDER}/{name}")
         # First of all, so that what is left of it is known as this run's.
         marks = {**attrs, "completed": False}
         root = zarr.create_group(where.zarr(), zarr_format=3, attributes=marks)
@@ -147,7 +146,7 @@ def create_store(
         }
         # An empty array, so that readers of Zarr know the folder of checkpoints.
         root.create_array(
-            CHECKPOINT, shape=(0,), chunks=(1,), dtype="uint8", dimension_names=("nothing",)
+            FOLDER, shape=(0,), chunks=(1,), dtype="uint8", dimension_names=("nothing",)
         )
     return Arrays(arrays)
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from ppl_bif.threads import in_threads
 
-__all__ = ["Estimate", "moments", "over_tiles", "pair_moments", "tiles"]
+__all__ = ["Estimate", "cut", "moments", "over_tiles", "pair_moments", "tiles"]
 
 # Queries and training rows of a tile: three of them, in single precision, are most of a megabyte.
 TILE = (256, 256)
@@ -46,21 +46,21 @@ def over_tiles(
     dtype = np.result_type(train, query)
     train, query = train.astype(dtype, copy=False), query.astype(dtype, copy=False)
     found = Estimate(*(np.empty((query.shape[2], train.shape[2])) for _ in Estimate._fields))
-    queries = [(q, look(query[:, :, q])) for q in _cut(query.shape[2], TILE[0])]
+    queries = [(q, look(query[:, :, q])) for q in cut(query.shape[2], TILE[0])]
 
     def column(t: slice) -> None:
         rows = look(train[:, :, t])
         for q, explained in queries:
             found.value[q, t], found.mcse[q, t] = compare(rows, explained)
 
-    in_threads(column, _cut(train.shape[2], TILE[1]))
+    in_threads(column, cut(train.shape[2], TILE[1]))
     return found
 
 
 def tiles(query: int, train: int) -> Iterator[tuple[slice, slice]]:
     """Cut pairs ``(query, train)`` into tiles."""
-    for t in _cut(train, TILE[1]):
-        for q in _cut(query, TILE[0]):
+    for t in cut(train, TILE[1]):
+        for q in cut(query, TILE[0]):
             yield q, t
 
 
@@ -104,5 +104,12 @@ def pair_moments(
     return sums.sum(axis=1) / train.shape[1], square / train.shape[1]
 
 
-def _cut(rows: int, size: int) -> list[slice]:
+def cut(rows: int, size: int) -> list[slice]:
+    """Cut rows into runs of so many, the last one shorter.
+
+    Examples
+    --------
+    >>> cut(5, 3)
+    [slice(0, 3, None), slice(3, 5, None)]
+    """
     return [slice(start, min(start + size, rows)) for start in range(0, rows, size)]

@@ -117,7 +117,8 @@ def test_many_queries_are_done_in_parts(monkeypatch):
 @pytest.mark.parametrize("order", [0, 1])
 def test_ids_follow_shuffled_rows(order, monkeypatch):
     # Measured on random pairs of rows, and so on others where they are shuffled.
-    monkeypatch.setattr("ppl_bif.scores.product_time", lambda *_: 2.0)
+    for module in ("blocks", "scores"):
+        monkeypatch.setattr(f"ppl_bif.{module}.product_time", lambda *_, **__: 2.0)
     train, query, _ = factors(np.random.default_rng(0), 200)
     names = np.array([f"row {i}" for i in range(train.shape[2])])
     mixed = np.random.default_rng(order).permutation(len(names))

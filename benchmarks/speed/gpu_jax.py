@@ -10,7 +10,7 @@ from benchmarks.speed.gpu_rows import (
     Row,
     Subject,
     bound,
-    data,
+    everything,
     localized,
     sampled,
     torch_network,
@@ -54,9 +54,7 @@ def subject(row: Row, device: str) -> Subject:
 
 def _bare(apply: Any, model: Any, row: Row) -> tuple[Any, Any]:
     """Return forward passes over all rows, and gradients of as many batches as a draw has steps."""
-    x, y = (
-        jax.device_put(np.concatenate(both), model.device) for both in zip(*data(row), strict=True)
-    )
+    x, y = (jax.device_put(array, model.device) for array in everything(row))
     weights = {name: w.astype(jnp.bfloat16) for name, w in model.mode.items()}
 
     def losses(weights: Any, x: Any, y: Any) -> Any:

@@ -14,6 +14,7 @@ __all__ = [
     "as_small",
     "bound",
     "data",
+    "everything",
     "localized",
     "sampled",
     "torch_network",
@@ -124,6 +125,11 @@ def data(row: Row) -> tuple[Any, Any]:
         x = rng.integers(row.shape.vocabulary, size=(row.scored, row.tokens))
         y = np.roll(x, -1, axis=1)
     return (x[:half], y[:half]), (x[half:], y[half:])
+
+
+def everything(row: Row) -> list[Any]:
+    """All inputs, and all targets, one after another."""
+    return [np.concatenate(both) for both in zip(*data(row), strict=True)]
 
 
 def torch_network(row: Row) -> Any:

@@ -3,7 +3,6 @@
 import copy
 from typing import Any
 
-import numpy as np
 import torch
 from torch import nn
 
@@ -11,7 +10,7 @@ from benchmarks.speed.gpu_rows import (
     Row,
     Subject,
     bound,
-    data,
+    everything,
     localized,
     sampled,
     torch_network,
@@ -62,8 +61,7 @@ def _bare(network: nn.Module, row: Row) -> tuple[Any, Any]:
     """Return forward passes over all rows, and gradients of as many batches as a draw has steps."""
     weights = list(network.requires_grad_(True).parameters())
     place = weights[0].device
-    whole = (np.concatenate(both) for both in zip(*data(row), strict=True))
-    x, y = (torch.as_tensor(array, device=place) for array in whole)
+    x, y = (torch.as_tensor(array, device=place) for array in everything(row))
 
     def losses(x: Any, y: Any) -> Any:
         logits = network(x.bfloat16() if x.is_floating_point() else x).float()

@@ -16,6 +16,7 @@ from numpyro import handlers
 from ppl_bif.checks import check_compute_dtype, check_finite_weights, check_outputs, positive
 from ppl_bif.data import Batch, digest, inputs, map_arrays, num_rows
 from ppl_bif.kernel import as_localization, known_precision
+from ppl_bif.memory import memory_per_row
 from ppl_bif.numpyro.likelihoods import as_likelihood
 from ppl_bif.numpyro.network import Network, as_network
 from ppl_bif.numpyro.precision import as_device, as_dtype, bytes_kept, free_memory, in_dtype
@@ -164,13 +165,11 @@ class LocalizedModel:
 
     def free_memory(self) -> int | None:
         """Bytes to be had on the GPU that holds the weights; None on other devices."""
-        return free_memory(self.mode)
+        return free_memory(self.device)
 
     def memory_per_row(self, batch: Batch) -> int:
         """Bytes that a gradient keeps of each row, told from two rows and from one."""
-        return self._kept(map_arrays(lambda a: a[:2], batch)) - self._kept(
-            map_arrays(lambda a: a[:1], batch)
-        )
+        return memory_per_row(self._kept, batch)
 
     def _kept(self, few: Batch) -> int:
         return bytes_kept(self, self.cast(self.mode), few)

@@ -57,9 +57,8 @@ def in_dtype(tree: Any, dtype: Any) -> Any:
     return jax.tree.map(cast, tree)
 
 
-def free_memory(weights: Mapping[str, Array]) -> int | None:
-    """Bytes to be had on the GPU that holds the weights; None on other devices."""
-    device = next(iter(next(iter(weights.values())).devices()))
+def free_memory(device: jax.Device) -> int | None:
+    """Bytes to be had on a GPU; None on other devices."""
     known = device.memory_stats() if device.platform != "cpu" else None
     return known["bytes_limit"] - known["bytes_in_use"] if known else None
 

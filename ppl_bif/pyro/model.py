@@ -14,6 +14,7 @@ from torch import Tensor
 from ppl_bif.checks import check_compute_dtype, check_finite_weights, check_outputs, positive
 from ppl_bif.data import Batch, digest, inputs, map_arrays, num_rows
 from ppl_bif.kernel import as_localization, known_precision
+from ppl_bif.memory import memory_per_row
 from ppl_bif.pyro.likelihoods import as_likelihood
 from ppl_bif.pyro.network import Network, as_network
 from ppl_bif.pyro.precision import as_device, as_dtype, bytes_kept, free_memory, in_dtype, to_host
@@ -166,13 +167,11 @@ class LocalizedModel:
 
     def free_memory(self) -> int | None:
         """Bytes to be had on the GPU that holds the weights; None on other devices."""
-        return free_memory(self.mode)
+        return free_memory(self.device)
 
     def memory_per_row(self, batch: Batch) -> int:
         """Bytes that a gradient keeps of each row, measured on two rows and on one."""
-        return self._kept(map_arrays(lambda a: a[:2], batch)) - self._kept(
-            map_arrays(lambda a: a[:1], batch)
-        )
+        return memory_per_row(self._kept, batch)
 
     def _kept(self, few: Batch) -> int:
         placed = map_arrays(lambda a: torch.as_tensor(a, device=self.device), few)

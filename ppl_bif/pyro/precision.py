@@ -1,6 +1,6 @@
 """Where tensors are and what type they have: masters to be sampled, casts to compute with."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -83,9 +83,8 @@ def to_host(tensor: Tensor) -> np.ndarray:
     return (tensor.float() if tensor.dtype in HALF else tensor).cpu().numpy()
 
 
-def free_memory(weights: Mapping[str, Tensor]) -> int | None:
-    """Bytes to be had on the GPU that holds the weights; None on other devices."""
-    device = next(iter(weights.values())).device
+def free_memory(device: torch.device) -> int | None:
+    """Bytes to be had on a GPU; None on other devices."""
     if device.type != "cuda":
         return None
     # What PyTorch has reserved and does not use is to be had too.
