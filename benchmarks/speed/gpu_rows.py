@@ -88,21 +88,21 @@ class Subject(NamedTuple):
 
 
 def _language(name: str, batch: int, scored: int, backend: str = "pyro") -> Row:
-    # As many tokens as the network knows places, or the 1,024 that both kinds do.
+    # So many tokens as both kinds know places.
     return Row(name, backend, batch, scored, batch, 1024, shape=SHAPES[name])
 
 
 ROWS = {
     "resnet9": Row("resnet9", "pyro", 512, 8192, 1024),
-    "gpt-124m": _language("gpt-124m", 16, 128),
-    "gpt-124m-jax": _language("gpt-124m", 16, 128, "numpyro"),
-    "pythia-14m": _language("pythia-14m", 16, 128),
-    "pythia-70m": _language("pythia-70m", 16, 128),
-    "pythia-160m": _language("pythia-160m", 16, 128),
-    "pythia-410m": _language("pythia-410m", 16, 128),
-    "pythia-1b": _language("pythia-1b", 8, 128),
-    "pythia-1.4b": _language("pythia-1.4b", 8, 128),
-    "pythia-2.8b": _language("pythia-2.8b", 4, 128),
+    "gpt-124m": _language("gpt-124m", 16, 64),
+    "gpt-124m-jax": _language("gpt-124m", 16, 64, "numpyro"),
+    "pythia-14m": _language("pythia-14m", 16, 64),
+    "pythia-70m": _language("pythia-70m", 16, 64),
+    "pythia-160m": _language("pythia-160m", 16, 64),
+    "pythia-410m": _language("pythia-410m", 16, 64),
+    "pythia-1b": _language("pythia-1b", 8, 32),
+    "pythia-1.4b": _language("pythia-1.4b", 8, 32),
+    "pythia-2.8b": _language("pythia-2.8b", 4, 32),
 }
 
 
@@ -132,14 +132,19 @@ def everything(row: Row) -> list[Any]:
     return [np.concatenate(both) for both in zip(*data(row), strict=True)]
 
 
-def torch_network(row: Row) -> Any:
-    """Build the network in PyTorch, on the CPU, in float32."""
+def torch_network(row: Row, device: str = "cpu") -> Any:
+    """Make the weights on a device, in float32, and return the network on the CPU."""
     import torch
 
     from benchmarks.speed.networks import resnet9
 
     torch.manual_seed(0)
-    return resnet9() if row.shape is None else language_model(row.shape)
+    with torch.device(device):
+        network = resnet9() if row.shape is None else language_model(row.shape)
+    network = network.cpu()
+    if device.startswith("cuda"):
+        torch.cuda.empty_cache()
+    return network
 
 
 def localized(row: Row) -> dict[str, Any]:
