@@ -9,6 +9,7 @@ from importlib.metadata import version as _version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from ppl_bif.costs import forecast
     from ppl_bif.diagnostics import diagnose
     from ppl_bif.errors import BIFError, DivergenceError, StoreError
     from ppl_bif.plots import plot_diagnosis, plot_top
@@ -25,6 +26,7 @@ _HOME = {
     "DivergenceError": "errors",
     "StoreError": "errors",
     "diagnose": "diagnostics",
+    "forecast": "costs",
     "influence": "scores",
     "open_store": "store",
     "plot_diagnosis": "plots",
@@ -39,6 +41,7 @@ __all__ = [
     "DivergenceError",
     "StoreError",
     "diagnose",
+    "forecast",
     "influence",
     "open_store",
     "plot_diagnosis",

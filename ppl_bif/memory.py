@@ -1,11 +1,12 @@
 """Whether chains fit in memory together: an estimate, held against what a device says is free."""
 
 import os
+import sys
 from collections.abc import Callable
 
 from ppl_bif.data import Batch, map_arrays
 
-__all__ = ["chains_fit", "memory_per_chain", "memory_per_row", "memory_to_use"]
+__all__ = ["chains_fit", "memory_per_chain", "memory_per_row", "memory_to_use", "peak_memory"]
 
 # Of each chain: its weights, those before a step, a gradient and noise.
 COPIES = 4
@@ -44,3 +45,12 @@ def memory_to_use(free: int | None) -> float | None:
         return SHARE_OF_HOST * os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     except (AttributeError, OSError, ValueError):
         return None
+
+
+def peak_memory() -> int:
+    """Return the most bytes that this process has held."""
+    # Windows does not tell.
+    import resource
+
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else 1024 * peak

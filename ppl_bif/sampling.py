@@ -41,7 +41,7 @@ from ppl_bif.stopping import Goal, as_goal
 from ppl_bif.store import create_store, find_finished, finish_store, resume_store
 from ppl_bif.tuning import Choice, choose_kernel, choose_localization
 
-__all__ = ["sample"]
+__all__ = ["block_of_draws", "chain_groups", "sample"]
 
 BLOCK_BYTES, BLOCK_DRAWS = 2**27, 256
 # Of so many rows it is said what rounding adds.
@@ -177,7 +177,7 @@ def sample(
     kernel, choices = _as_kernel(kernel, num_rows(data["train"]))
     for name, batch in data.items():
         kernel.model.check(batch, name)
-    groups = _chain_groups(kernel, chains, chain_method, data["train"])
+    groups = chain_groups(kernel, chains, chain_method, data["train"])
     kernel, engine, more = _bind(kernel, data, evaluation_batch_size)
     at_mode = score_mode(engine, ids)
     constant = gather_constant(data, ids, at_mode, constant_data)
@@ -284,7 +284,8 @@ def _as_kernel(kernel: Any, rows: int) -> tuple[Kernel, list[Choice]]:
     )
 
 
-def _chain_groups(kernel: Kernel, chains: int, chain_method: str, train: Batch) -> list[list[int]]:
+def chain_groups(kernel: Kernel, chains: int, chain_method: str, train: Batch) -> list[list[int]]:
+    """Return the numbers of the chains that move together."""
     if chain_method not in ("auto", "vectorized", "sequential"):
         raise ValueError(
             f"chain_method must be 'auto', 'vectorized' or 'sequential'; got {chain_method!r}"
@@ -295,6 +296,12 @@ def _chain_groups(kernel: Kernel, chains: int, chain_method: str, train: Batch) 
     if chain_method == "vectorized":
         return [list(range(chains))]
     return [[chain] for chain in range(chains)]
+
+
+def block_of_draws(group: list[int], scored: Mapping[str, np.ndarray]) -> int:
+    """Return how many draws of some chains are written at once."""
+    bytes_per_draw = 4 * len(group) * sum(value.size for value in scored.values())
+    return int(np.clip(BLOCK_BYTES // bytes_per_draw, 1, BLOCK_DRAWS))
 
 
 def _fit_together(kernel: Kernel, chains: int, train: Batch) -> bool:
@@ -339,7 +346,6 @@ def _plan(
     groups: list[list[int]],
     at_mode: Mapping[str, np.ndarray],
 ) -> Plan:
-    bytes_per_draw = 4 * len(groups[0]) * sum(value.size for value in at_mode.values())
     rows = {name: len(value) for name, value in at_mode.items()}
     # A gradient costs three passes over its rows.
     passes = 3 * kernel.rows_per_step(rows["train"]) / sum(rows.values())
@@ -348,7 +354,7 @@ def _plan(
         numbers["draws"],
         numbers["warmup"],
         numbers["seed"],
-        int(np.clip(BLOCK_BYTES // bytes_per_draw, 1, BLOCK_DRAWS)),
+        block_of_draws(groups[0], at_mode),
         passes,
     )
 
