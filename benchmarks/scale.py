@@ -11,7 +11,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -30,11 +30,91 @@ QUERIES, WARMUP = 1000, 20
 HEAD = "| run | backend | what | forecast | run | over |\n|---|---|---|---|---|---|"
 
 
+class LargeRun(NamedTuple):
+    """A run that was not made, and what its cost follows from.
+
+    Attributes
+    ----------
+    name
+        Network and data.
+    weights
+        How many are sampled.
+    flop
+        Of a forward pass over one scored unit (an image, a token); a gradient takes 3 times that.
+    train, query
+        Scored units.
+    stored
+        Values stored of a draw: units, or sequences.
+    chains, draws
+        Of the run.
+    batch, steps
+        Units of a gradient, and gradients of a draw.
+    """
+
+    name: str
+    weights: float
+    flop: float
+    train: float
+    query: float
+    stored: float
+    chains: int
+    draws: int
+    batch: float
+    steps: int
+
+
+# 2 flop a weight and token; ResNet-18 with 32 x 32 pixels multiplies 0.56e9 times an image.
+PLANS = [
+    LargeRun("ResNet-18, CIFAR-10", 11.2e6, 1.11e9, 5e4, 1e4, 6e4, 4, 1000, 512, 10),
+    LargeRun(
+        "Pythia-2.8B, 100,000 sequences of 512 tokens, stored by token",
+        *(2.78e9, 5.56e9, 512e5, 512e3, 517e5, 4, 250, 16 * 512, 4),
+    ),
+    LargeRun(
+        "Pythia-160M, 10^9 tokens in sequences of 1,024, stored by sequence",
+        *(1.62e8, 3.24e8, 1e9, 1e4 * 1024, 1e9 / 1024 + 1e4, 4, 250, 16 * 1024, 10),
+    ),
+]
+PLANS_HEAD = (
+    "| run | GPU-hours | dollars | traces, float32 | weights on the GPU | core-hours of the search |"
+    "\n|---|---|---|---|---|---|"
+)
+# What ResNet-9 and the GPT of 124M reached on an H100 (results/gpu.jsonl): flop a second; and a
+# rate of renting one.
+RATE, DOLLARS = 1.4e14, 3.0
+# A draw over its bare passes, and a search over its products on a core (results/cpu.jsonl).
+OVERHEAD, SEARCH_OVERHEAD, CORE = 1.1, 1.45, 9.8e10
+# Bytes of a weight: w*, w, the cast, its gradient, and that in float32.
+BYTES = 16
+
+
+def planned(run: LargeRun) -> str:
+    """Work out a run's costs."""
+    draws = run.chains * run.draws
+    flop = run.flop * (run.train + run.query + 3 * run.batch * run.steps)
+    hours = OVERHEAD * draws * flop / RATE / 3600
+    queries = run.query * run.stored / (run.train + run.query)
+    search = SEARCH_OVERHEAD * 2 * draws * (run.stored - queries) * queries / CORE / 3600
+    cells = [
+        run.name,
+        f"{hours:,.1f}",
+        f"{hours * DOLLARS:,.0f}",
+        f"{4 * draws * run.stored / 1e9:,.1f} GB",
+        f"{BYTES * run.weights / 1e9:,.1f} GB",
+        f"{search:,.2f}",
+    ]
+    return f"| {' | '.join(cells)} |"
+
+
 def main() -> None:
     """Forecast and make all runs, or do one of them here."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--one", nargs=3, metavar=("RUN", "BACKEND", "forecast|run"))
+    parser.add_argument("--plans", action="store_true", help="print the table of large runs alone")
     options = parser.parse_args()
+    if options.plans:
+        print("\n".join([PLANS_HEAD, *map(planned, PLANS)]))
+        return
     if options.one:
         print(json.dumps(one(*options.one)))
         return

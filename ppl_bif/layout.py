@@ -12,7 +12,7 @@ import numpy as np
 import zarr
 from zarr.codecs import Crc32cCodec
 
-__all__ = ["Arrays", "Trace", "create", "in_memory"]
+__all__ = ["Arrays", "Trace", "bytes_on_disk", "create", "in_memory"]
 
 # A chunk has so many values, if its rows stay within these bounds: small ones are slow to read.
 VALUES_PER_CHUNK, ROWS_PER_CHUNK = 2**17, (2048, 32768)
@@ -69,6 +69,17 @@ def create(root: Any, name: str, trace: Trace, *, chains: int, draws: int) -> An
         fill_value=_fill(trace.dtype),
         dimension_names=trace.dims,
     )
+
+
+def bytes_on_disk(trace: Trace, *, chains: int, draws: int, total: int) -> int:
+    """Return what so many draws in all take, written so many chains and draws at once.
+
+    Chunks are of one size: the last one of an axis is written whole.
+    """
+    chunks, _ = _chunks(trace, chains, draws)
+    shape = (trace.shape[0], total, *trace.shape[2:])
+    whole = [math.ceil(n / chunk) * chunk for n, chunk in zip(shape, chunks, strict=True)]
+    return math.prod(whole) * np.dtype(trace.dtype).itemsize
 
 
 def _chunks(
