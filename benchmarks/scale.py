@@ -76,7 +76,7 @@ PLANS = [
     ),
 ]
 PLANS_HEAD = (
-    "| run | GPU-hours | dollars | traces, float32 | weights on the GPU | core-hours of the search |"
+    "| run | GPU-hours | dollars | traces, float32 | weights on the GPU | search, core-hours |"
     "\n|---|---|---|---|---|---|"
 )
 # What ResNet-9 and the GPT of 124M reached on an H100 (results/gpu.jsonl): flop a second; and a
