@@ -30,7 +30,7 @@ class Engine:
         self, kernel: Any, data: Mapping[str, Batch], *, evaluation_batch_size: int | None
     ) -> None:
         self.kernel, self.model, self._held = kernel, kernel.model, kernel.model.held
-        place = partial(jax.device_put, device=self.model.device)
+        place = partial(jax.device_put, device=self.model.data_place)
         self.data = {name: map_arrays(place, batch) for name, batch in data.items()}
         self.train = Data.of(self.data["train"])
         on_cpu = outside.on_cpu(self.model)
@@ -111,7 +111,9 @@ class Engine:
 
     def with_step_size(self, state: Any, step_size: np.ndarray) -> Any:
         """Return the state with steps of these sizes, ``(chain,)``."""
-        return state._replace(step_size=jnp.asarray(step_size, state.step_size.dtype))
+        known = state.step_size
+        sizes = jax.device_put(np.asarray(step_size, known.dtype), known.sharding)
+        return state._replace(step_size=sizes)
 
     def step_size(self, state: Any) -> np.ndarray:
         """Return the sizes of the steps, ``(chain,)``."""

@@ -235,7 +235,7 @@ class Langevin(MCMCKernel):
             count, diverging = jnp.zeros((), int), jnp.zeros((), bool)
             return State(count, weights, moving, *seen, step, diverging, shared, key)
 
-        return jax.vmap(one, out_axes=AXES)(keys, dict(weights))
+        return jax.vmap(one, out_axes=AXES)(keys, self.model.constrained(dict(weights)))
 
     def rest(self, state: State, data: Data) -> State:
         """Put chains at rest where they are, after a change of what they share."""
@@ -283,7 +283,8 @@ class Langevin(MCMCKernel):
         one = partial(self._next, data=data, measure=measure)
         if is_prng_key(state.rng_key):
             return one(state)
-        return jax.vmap(one, in_axes=(AXES,), out_axes=AXES)(state)
+        moved = jax.vmap(one, in_axes=(AXES,), out_axes=AXES)(state)
+        return moved._replace(z=self.model.constrained(moved.z))
 
     def end(self, state: State, steps: Any) -> State:
         """Make a draw of what so many steps have led to."""

@@ -20,6 +20,7 @@ from ppl_bif.memory import memory_per_row
 from ppl_bif.numpyro.likelihoods import as_likelihood
 from ppl_bif.numpyro.network import Network, as_network
 from ppl_bif.numpyro.precision import as_device, as_dtype, bytes_kept, free_memory, in_dtype
+from ppl_bif.numpyro.sharded import constrained, everywhere, laid_out, shardings
 from ppl_bif.sites import Sites, select_sites
 
 __all__ = ["LocalizedModel", "localize"]
@@ -50,7 +51,8 @@ class LocalizedModel:
         inverse_temperature: float,
         sites: Sites,
     ) -> None:
-        self.network = network
+        self.laid = shardings(network.weights)
+        self.network = network = network._replace(weights=laid_out(network.weights, self.laid))
         self.likelihood = as_likelihood(likelihood)
         self.localization = as_localization(localization)
         self.inverse_temperature = positive("inverse_temperature", inverse_temperature)
@@ -75,6 +77,15 @@ class LocalizedModel:
     def device(self) -> jax.Device:
         """Where the weights are."""
         return next(iter(next(iter(self.mode.values())).devices()))
+
+    @property
+    def data_place(self) -> Any:
+        """Where data go: to the device of the weights, or to all of their mesh."""
+        return everywhere(next(iter(self.mode.values())).sharding)
+
+    def constrained(self, weights: dict[str, Array]) -> dict[str, Array]:
+        """Keep weights, with or without a chain axis, as the trained ones lie on a mesh."""
+        return constrained(self.laid, weights)
 
     @property
     def settings(self) -> dict[str, Any]:

@@ -109,6 +109,9 @@ def _moved(move: Move, key: Array, *at: Sites) -> list[Sites]:
 
 def _noise(key: Array, like: Sites) -> Sites:
     """Return standard normal arrays like some others."""
+    if len(like) == 1:
+        # Of its own shape, so that each device of a mesh draws its part: the numbers are the same.
+        return [jax.random.normal(key, like[0].shape, like[0].dtype)]
     ends = np.cumsum([a.size for a in like])
     flat = jax.random.normal(key, (ends[-1],), like[0].dtype)
     return [flat[end - a.size : end].reshape(a.shape) for a, end in zip(like, ends, strict=True)]

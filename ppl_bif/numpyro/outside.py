@@ -25,8 +25,8 @@ LARGE = 2**22
 
 
 def on_cpu(model: Any) -> bool:
-    """Say whether a model's weights are on a CPU."""
-    return model.device.platform == "cpu"
+    """Say whether a model's weights are on one CPU."""
+    return model.device.platform == "cpu" and not model.laid
 
 
 def convolves(model: Any, batch: Batch) -> bool:

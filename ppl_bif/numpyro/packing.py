@@ -9,6 +9,7 @@ import numpy as np
 from jax import Array
 
 from ppl_bif.numpyro.preconditioners import Root
+from ppl_bif.numpyro.sharded import everywhere
 
 __all__ = ["pack", "unpack"]
 
@@ -40,22 +41,22 @@ def unpack(arrays: Mapping[str, np.ndarray], like: Any) -> Any:
 
 def _root(arrays: Mapping[str, np.ndarray], like: Any) -> Root:
     """Return a root of the right structure, whose sites are those of the weights."""
+    place = everywhere(next(iter(like.z.values())).sharding)
 
     def by_site(field: str) -> dict[str, Array] | None:
         names = {site: f"{ROOT}.{field}[{site!r}]" for site in like.z}
         found = {
-            site: jax.device_put(arrays[name], like.z[site].sharding)
+            site: jax.device_put(arrays[name], place)
             for site, name in names.items()
             if name in arrays
         }
         return found or None
 
     change = arrays.get(f"{ROOT}.change")
-    sharding = next(iter(like.z.values())).sharding
     return Root(
         by_site("diagonal"),
         by_site("directions"),
-        None if change is None else jax.device_put(change, sharding),
+        None if change is None else jax.device_put(change, place),
     )
 
 
