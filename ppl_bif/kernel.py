@@ -59,6 +59,8 @@ class Model(Protocol):
 
     localization: float | None
     inverse_temperature: float
+    # Whether chains can only be moved one after another, by several processes that hold parts.
+    alone: bool
 
     def make_kernel(self, name: str, **settings: Any) -> "Kernel":
         """Return a kernel of this backend by the name of its class."""

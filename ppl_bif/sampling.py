@@ -175,6 +175,8 @@ def sample(
         "query": as_ids(query_ids, num_rows(data["query"]), "query"),
     }
     kernel, choices = _as_kernel(kernel, num_rows(data["train"]))
+    if kernel.model.alone:
+        _refuse_for_parts(store, max_time)
     for name, batch in data.items():
         kernel.model.check(batch, name)
     groups = chain_groups(kernel, chains, chain_method, data["train"])
@@ -264,6 +266,15 @@ def _trace_dtype(name: Any) -> str:
     return str(name)
 
 
+def _refuse_for_parts(store: Any, max_time: Any) -> None:
+    """Raise for what processes that each hold a part of a network would not do alike."""
+    if store is not None or max_time is not None:
+        raise ValueError(
+            "of a network that lies in parts on several devices, every process makes the same run, "
+            "in memory: leave store and max_time out, and write what one of them returns"
+        )
+
+
 def _draws(draws: Any, target: Any, max_time: Any) -> int | Goal:
     if isinstance(draws, str) and draws == "auto":
         return as_goal(target, max_time)
@@ -290,8 +301,14 @@ def chain_groups(kernel: Kernel, chains: int, chain_method: str, train: Batch) -
         raise ValueError(
             f"chain_method must be 'auto', 'vectorized' or 'sequential'; got {chain_method!r}"
         )
+    alone = kernel.model.alone
+    if alone and chain_method == "vectorized":
+        raise ValueError(
+            "a network that lies in parts on several devices moves its chains one after another: "
+            "leave chain_method out"
+        )
     if chain_method == "auto":
-        together = chains > 1 and _fit_together(kernel, chains, train)
+        together = chains > 1 and not alone and _fit_together(kernel, chains, train)
         chain_method = "vectorized" if together else "sequential"
     if chain_method == "vectorized":
         return [list(range(chains))]

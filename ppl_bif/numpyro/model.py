@@ -40,7 +40,11 @@ class LocalizedModel:
     ----------
     mode : dict of str to Array
         The sampled weights at their trained values.
+    alone : bool
+        Whether chains can only be moved one after another: never, in JAX.
     """
+
+    alone = False
 
     def __init__(
         self,

@@ -28,6 +28,7 @@ class Engine:
         self, kernel: Any, data: Mapping[str, Batch], *, evaluation_batch_size: int | None
     ) -> None:
         self.kernel, self.model = kernel, kernel.model
+        self.model.check_kernel(kernel)
         self._device = self.model.device
         self.device = _name_of(self._device)
         self.dtype = str(self.model.dtype).removeprefix("torch.")
@@ -124,7 +125,7 @@ class Engine:
             for name, w in state.z.items()
         ]
         values = {name: getattr(state, name) for name in self.kernel.stats}
-        return {**values, "distance": torch.stack(squares).sum(0).sqrt()}
+        return {**values, "distance": self.model.total(torch.stack(squares).sum(0)).sqrt()}
 
     @torch.no_grad()
     def log_likelihood(self, state: Any, name: str) -> np.ndarray:

@@ -243,7 +243,7 @@ class Minibatch(NamedTuple):
         def part(rows: Tensor) -> Found:
             return gradients(weights, data, rows)
 
-        estimate = _from_rows(part, rows, data.rows, measure)
+        estimate = _from_rows(gradients, part, rows, data.rows, measure)
         times = data.rows / self.batch_size
         gradient = gradients.with_prior(weights, estimate.gradient, times)
         return estimate._replace(gradient=gradient)
@@ -296,7 +296,7 @@ class ControlVariates(NamedTuple):
             there, _ = gradients(mode, data, rows)
             return {name: g - there[name] for name, g in here.items()}, values
 
-        estimate = _from_rows(part, rows, data.rows, measure)
+        estimate = _from_rows(gradients, part, rows, data.rows, measure)
         times = data.rows / self.batch_size
         moved = gradients.with_prior(weights, estimate.gradient, times)
         return estimate._replace(gradient={n: g.add_(stored[n]) for n, g in moved.items()})
@@ -392,7 +392,8 @@ class Partition(NamedTuple):
         noise = torch.full_like(loss, torch.nan)
         if beside is not None:
             # Half the squared difference of two batches, drawn without replacement.
-            noise = squared_distance(sketch(found), beside) / 2 * (1 - 1 / batches)
+            noise = gradients.model.total(squared_distance(sketch(found), beside))
+            noise = noise / 2 * (1 - 1 / batches)
         moved = {n: stored.total[n] + g for n, g in found.items()}
         return Estimate(gradients.with_prior(weights, moved), loss, noise)
 
@@ -452,7 +453,11 @@ def _accumulate(gradients: Gradients, weights: Weights, data: Data, size: int) -
 
 
 def _from_rows(
-    part: Callable[[Tensor], Found], rows: Tensor, num_rows: int, measure: bool
+    gradients: Gradients,
+    part: Callable[[Tensor], Found],
+    rows: Tensor,
+    num_rows: int,
+    measure: bool,
 ) -> Estimate:
     """Sum over some rows; measure the noise of n/m times it, if asked for, by their first half."""
     size = rows.shape[1]
@@ -462,9 +467,8 @@ def _from_rows(
     loss = _loss(values)
     if first is None:
         return Estimate(found, loss, torch.full_like(loss, torch.nan))
-    return Estimate(
-        found, loss, noise_of_halves(first, sketch(found), size=size, num_rows=num_rows)
-    )
+    noise = noise_of_halves(first, sketch(found), size=size, num_rows=num_rows)
+    return Estimate(found, loss, gradients.model.total(noise))
 
 
 def _loss(values: Tensor) -> Tensor:

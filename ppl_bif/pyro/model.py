@@ -16,7 +16,7 @@ from ppl_bif.data import Batch, digest, inputs, map_arrays, num_rows
 from ppl_bif.kernel import as_localization, known_precision
 from ppl_bif.memory import memory_per_row
 from ppl_bif.pyro.likelihoods import as_likelihood
-from ppl_bif.pyro.network import Network, as_network
+from ppl_bif.pyro.network import Network, as_network, is_sharded
 from ppl_bif.pyro.precision import as_device, as_dtype, bytes_kept, free_memory, in_dtype, to_host
 from ppl_bif.sites import Sites, select_sites
 
@@ -37,7 +37,11 @@ class LocalizedModel:
     ----------
     mode : dict of str to Tensor
         The sampled weights at their trained values.
+    alone : bool
+        Whether chains can only be moved one after another.
     """
+
+    alone = False
 
     def __init__(
         self,
@@ -165,6 +169,17 @@ class LocalizedModel:
 
         check_outputs(outputs, pointwise, self.likelihood.name, batch, name)
 
+    def check_kernel(self, kernel: Any) -> None:
+        """Raise ValueError for a kernel that this model cannot be sampled by."""
+
+    def noise(self, name: str, like: Tensor, generator: torch.Generator | None) -> Tensor:
+        """Draw standard normals for a site of all chains, ``(chain, ...)``."""
+        return torch.randn(like.shape, generator=generator, device=like.device, dtype=like.dtype)
+
+    def total(self, part: Tensor) -> Tensor:
+        """Return a sum over all weights, of which ``part`` is that over those held here."""
+        return part
+
     def free_memory(self) -> int | None:
         """Bytes to be had on the GPU that holds the weights; None on other devices."""
         return free_memory(self.device)
@@ -199,7 +214,8 @@ def localize(
     ----------
     network
         The trained ``torch.nn.Module``. It is left untouched: a copy in evaluation mode, with
-        BatchNorm statistics and dropout frozen, is called with the weights of each draw.
+        BatchNorm statistics and dropout frozen, is called with the weights of each draw. One under
+        ``fully_shard`` is not copied: it is put into evaluation mode, and holds w* between passes.
     params
         Weights to centre on in place of the module's own, by name; all of them.
     likelihood
@@ -245,10 +261,19 @@ def localize(
     3
     """
     computed = as_dtype(check_compute_dtype(compute_dtype))
-    return LocalizedModel(
-        as_network(network, params, compute_dtype=computed, device=as_device(device)),
-        likelihood=likelihood,
-        localization=localization,
-        inverse_temperature=inverse_temperature,
-        sites=sites,
-    )
+    settings = {
+        "likelihood": likelihood,
+        "localization": localization,
+        "inverse_temperature": inverse_temperature,
+        "sites": sites,
+    }
+    if is_sharded(network):
+        if params is not None or computed is not None or device != "auto":
+            raise ValueError(
+                "a sharded network is taken as it is: load params into it, pass fully_shard a "
+                "mp_policy instead of compute_dtype, and leave device out"
+            )
+        # That module imports this one.
+        return import_module("ppl_bif.pyro.sharded").ShardedModel(network, **settings)
+    found = as_network(network, params, compute_dtype=computed, device=as_device(device))
+    return LocalizedModel(found, **settings)

@@ -1,6 +1,7 @@
 """Networks as pure functions: a torch module in, its weights by name and a function out."""
 
 import copy
+import sys
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -11,7 +12,7 @@ from torch.nn.modules.conv import _ConvNd
 
 from ppl_bif.pyro.precision import as_masters, cast_statistics
 
-__all__ = ["Network", "as_network"]
+__all__ = ["Network", "as_network", "is_sharded"]
 
 
 class Network(NamedTuple):
@@ -42,6 +43,15 @@ class Network(NamedTuple):
     apply: Callable[..., Any]
     compute_dtype: torch.dtype | None
     convolves: bool
+
+
+def is_sharded(network: Any) -> bool:
+    """Say whether parameters of a module lie on several devices."""
+    # It takes a second to load, which whoever sharded a module has done.
+    known = sys.modules.get("torch.distributed.tensor")
+    if known is None or not isinstance(network, nn.Module):
+        return False
+    return any(isinstance(w, known.DTensor) for w in network.parameters())
 
 
 def as_network(

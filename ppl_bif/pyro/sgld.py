@@ -103,7 +103,7 @@ class SGLD(Langevin):
         def change(name: str) -> Tensor:
             """Return -eps/2 S g + N(0, eps T) of a site; the step is S times that."""
             w = state.z[name]
-            noise = torch.randn(w.shape, generator=generator, device=w.device, dtype=w.dtype)
+            noise = self.model.noise(name, w, generator)
             return noise.mul_(lifted(heat, w)).addcmul_(lifted(half, w), slope[name])
 
         if root.identity:
