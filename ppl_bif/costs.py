@@ -16,8 +16,7 @@ import numpy as np
 
 from ppl_bif.checks import whole
 from ppl_bif.data import Batch, arrays, as_batch, map_arrays, num_rows
-from ppl_bif.driving import BURST_DRAWS
-from ppl_bif.kernel import MEASURE_EVERY, Kernel
+from ppl_bif.kernel import BURST_DRAWS, MEASURE_EVERY, Kernel
 from ppl_bif.layout import Trace, bytes_on_disk
 from ppl_bif.memory import memory_per_chain, peak_memory
 from ppl_bif.recording import traces

@@ -10,21 +10,22 @@ import numpy as np
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from ppl_bif.checkpoint import NOT_BEGUN, Checkpoints, most_draws
+from ppl_bif.cluster import Block, Done, Workers
 from ppl_bif.convergence import top_resolved
 from ppl_bif.errors import DivergenceError, StoreError
 from ppl_bif.interrupts import Stop, heeding
-from ppl_bif.kernel import Engine
+from ppl_bif.kernel import BURST_DRAWS, Engine
 from ppl_bif.places import telling
 from ppl_bif.recording import Record
 from ppl_bif.stopping import QUERIES, TRAIN_ROWS, Goal, measure, next_draws
-from ppl_bif.tuning import Choice, Tuned, warm_up
+from ppl_bif.tuning import Choice, Tuned, burnt_in, packed_tuned, warm_up
 
 __all__ = ["Plan", "Ran", "drive", "some_rows"]
 
 # The resolved share is shown from so many draws on, and again when they have grown by half.
 FIRST_LOOK, LOOK_AGAIN = 50, 1.5
-# Draws made without a look at them: up to so many, if they take less than so long.
-BURST_DRAWS, BURST_SECONDS = 32, 0.2
+# Draws are made without a look at them as long as they take less than so long.
+BURST_SECONDS = 0.2
 # Gives a chain that is begun again random numbers of its own.
 SECOND_SEED = 1_000_003
 # A block of draws that takes longer is cut short by a checkpoint.
@@ -81,6 +82,7 @@ def drive(
     *,
     checkpoints: Checkpoints | None = None,
     choices: Sequence[Choice] = (),
+    workers: Workers | None = None,
     show: bool,
 ) -> Ran:
     """Warm up all chains, fill the arrays, and begin chains that diverged once more.
@@ -97,6 +99,8 @@ def drive(
         Those of a store: what they say was done is gone on from.
     choices
         Made before.
+    workers
+        Those that make the draws of single chains, after warm-up; there must be a store then.
     show
         Whether to show a progress bar and what was chosen.
 
@@ -123,7 +127,7 @@ def drive(
         disable=not show,
     )
     with bar, _heeding(checkpoints) as stop:
-        course = _Course(engine, plan, record, arrays, bar, checkpoints, stop)
+        course = _Course(engine, plan, record, arrays, bar, checkpoints, stop, workers)
         course.tell(choices)
         goal = plan.draws
         draws = course.to_goal(goal) if isinstance(goal, Goal) else course.to(goal, keep=False)
@@ -172,9 +176,10 @@ class _Course:
         bar: Progress,
         checkpoints: Checkpoints | None,
         stop: Stop,
+        workers: Workers | None,
     ) -> None:
         self.engine, self.plan, self.record, self.arrays = engine, plan, record, arrays
-        self.checkpoints, self.stop = checkpoints, stop
+        self.checkpoints, self.stop, self.workers = checkpoints, stop, workers
         before = NOT_BEGUN if checkpoints is None else checkpoints.course
         self.began = self.saved = time.perf_counter()
         self.pause = 0.0
@@ -231,8 +236,70 @@ class _Course:
         self.note(draws=draws if keep else 0)
         with self.telling():
             self.arrays.grow(draws)
+        if self.workers is not None:
+            self.spread(self.workers, draws, keep=keep)
+            return draws
         for group in self.plan.groups:
             self.bring(f"chains-{group[0]}", group, draws, self.warmed, keep=keep)
+        return draws
+
+    def spread(self, workers: Workers, draws: int, *, keep: bool) -> None:
+        """Bring every chain to so many draws on the workers of a cluster; ``keep`` their states."""
+        if self.tuned is None:
+            first = self.plan.groups[0]
+            self.save(f"chains-{first[0]}", _Leg(0, self.warmed(first), np.zeros(1, bool)))
+        assert self.tuned is not None
+        assert self.checkpoints is not None
+        workers.send(self.engine, self.checkpoints.place.address, self.tuned)
+        self.bar.update(self.task, description="sampling", total=draws * len(self.plan.groups))
+        begun = [self.packed_before(group, draws, keep=keep) for group in self.plan.groups]
+        blocks = [self.block_from(*where, draws) for where in begun]
+
+        def follow(done: Done) -> Block | None:
+            name, at = done.block.name, self.recorded(done, draws)
+            self.put(name, at, done.state)
+            if keep and at.draws == draws:
+                self.legs[name] = at
+            return self.block_from(name, done.block.chain, at, draws)
+
+        workers.make([block for block in blocks if block], follow)
+
+    def packed_before(self, group: list[int], draws: int, *, keep: bool) -> tuple[str, int, _Leg]:
+        """Return where a chain is, its state packed; None for a state that has not begun."""
+        name = f"chains-{group[0]}"
+        at = self.legs.pop(name, None)
+        if at is None and (found := self.leg_before(name, group, draws, keep=keep)) is not None:
+            packed = None if found.state is None else self.engine.pack(found.state, shared=False)
+            at = found._replace(state=packed)
+        at = at or _Leg(0, None, np.zeros(1, bool))
+        self.diverged[group] = at.lost
+        return name, group[0], at
+
+    def block_from(self, name: str, chain: int, at: _Leg, draws: int) -> Block | None:
+        """Return the next draws of a chain to be made by a worker, None at its end."""
+        if at.draws == draws:
+            return None
+        stop = min((at.draws // self.plan.block + 1) * self.plan.block, draws)
+        return Block(name, chain, self.plan.seed, at.state, at.lost, at.draws, stop)
+
+    def recorded(self, done: Done, draws: int) -> _Leg:
+        """Write the statistics of a block that a worker made, and return where its chain is."""
+        block = done.block
+        chains = slice(block.chain, block.chain + 1)
+        lost = done.stats["sample_stats/diverging"][:, -1]
+        at = _Leg(block.stop, done.state, lost)
+        self.diverged[chains] = lost
+        with self.telling():
+            for variable, values in done.stats.items():
+                self.arrays[variable][chains, block.start : block.stop] = values
+            if lost.all():
+                at = at._replace(draws=self.lost_from(chains, block.stop, draws))
+        self.bar.update(self.task, advance=block.stop - block.start, seen=self.describe(done.stats))
+        return at
+
+    def lost_from(self, chains: slice, start: int, draws: int) -> int:
+        """Mark chains as diverged to the end, and return where that is."""
+        self.arrays["sample_stats/diverging"][chains, start:draws] = True
         return draws
 
     def bring(
@@ -258,7 +325,7 @@ class _Course:
     def warmed(self, group: list[int]) -> Any:
         """Return chains that have reached their posterior; the first ones find the settings."""
         if self.tuned is not None:
-            return self.burnt_in(group, self.plan.seed)
+            return burnt_in(self.engine, self.tuned, group, self.plan.seed)
         tuned = warm_up(
             self.engine,
             group,
@@ -272,15 +339,6 @@ class _Course:
         self.tell(tuned.choices)
         return tuned.state
 
-    def burnt_in(self, group: list[int], seed: int, shrink: float = 1.0) -> Any:
-        """Bring chains from w* to their posterior by the settings that were found."""
-        assert self.tuned is not None
-        state = self.engine.start(group, seed, like=self.tuned.state)
-        state = self.engine.with_step_size(state, self.engine.step_size(state) * shrink)
-        for _ in range(-(-self.tuned.burn_in // self.tuned.steps)):
-            state = self.engine.advance(state, self.tuned.steps)
-        return state
-
     def draw(self, name: str, group: list[int], at: _Leg, last: int) -> _Leg:
         """Make and record draws of a group up to the last."""
         chains = slice(group[0], group[-1] + 1)
@@ -292,8 +350,7 @@ class _Course:
                 for variable, values in found.items():
                     self.arrays[variable][chains, start : at.draws] = values
                 if at.lost.all():
-                    self.arrays["sample_stats/diverging"][chains, at.draws : last] = True
-                    at = at._replace(draws=last)
+                    at = at._replace(draws=self.lost_from(chains, at.draws, last))
             if at.draws == last or self.stop.asked or self.since_saved() >= self.pause:
                 self.save(name, at)
             if self.stop.asked:
@@ -356,7 +413,8 @@ class _Course:
 
     def halved(self, group: list[int]) -> Any:
         """Return chains that have reached their posterior by half the step."""
-        return self.burnt_in(group, self.plan.seed + SECOND_SEED, 0.5)
+        assert self.tuned is not None
+        return burnt_in(self.engine, self.tuned, group, self.plan.seed + SECOND_SEED, 0.5)
 
     def telling(self) -> Any:
         """Say what to do where a store cannot be written."""
@@ -371,12 +429,15 @@ class _Course:
 
     def save(self, name: str, at: _Leg) -> None:
         """Write a checkpoint of some chains, if there is a store."""
-        if self.checkpoints is None:
-            return
+        if self.checkpoints is not None:
+            self.put(name, at, self.engine.pack(at.state, shared=False))
+
+    def put(self, name: str, at: _Leg, arrays: Mapping[str, np.ndarray]) -> None:
+        """Write a checkpoint of some chains, whose state is packed."""
+        assert self.checkpoints is not None
         self.note(seconds=self.seconds)
         began = time.perf_counter()
         with self.telling():
-            arrays = self.engine.pack(at.state, shared=False)
             self.checkpoints.put(name, at.draws, at.lost.tolist(), arrays)
         self.saved = time.perf_counter()
         large = sum(array.nbytes for array in arrays.values()) >= LARGE_STATE
@@ -386,12 +447,12 @@ class _Course:
         """Write what warm-up found, if there is a store."""
         if self.checkpoints is None or self.tuned is None:
             return
-        tuned = self.tuned
-        choices = [list(choice) for choice in tuned.choices]
-        numbers = {"steps": tuned.steps, "burn_in": tuned.burn_in, "taken": tuned.taken}
-        self.note(tuned={**numbers, "choices": choices}, seconds=self.seconds)
+        found = packed_tuned(self.engine, self.tuned)
+        state = found.pop("state")
+        choices = [list(choice) for choice in self.tuned.choices]
+        self.note(tuned={**found, "choices": choices}, seconds=self.seconds)
         with self.telling():
-            self.checkpoints.put(TUNED, 0, [], self.engine.pack(tuned.state, shared=True))
+            self.checkpoints.put(TUNED, 0, [], state)
 
     def tuned_before(self, found: Mapping[str, Any]) -> Tuned:
         """Return what warm-up found before the run was taken up again."""

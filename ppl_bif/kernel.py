@@ -10,6 +10,7 @@ from ppl_bif.checks import positive, whole
 from ppl_bif.data import Batch
 
 __all__ = [
+    "BURST_DRAWS",
     "CONVOLVED_AT_ONCE",
     "FRICTION_OVER_SLOWEST",
     "JITTER",
@@ -45,6 +46,8 @@ FRICTION_OVER_SLOWEST = 0.8
 MANY_ROWS = 4
 # Draws between two at whose last step the noise of minibatches is measured.
 MEASURE_EVERY = 8
+# Draws made without a look at them, at most.
+BURST_DRAWS = 32
 # Of each site, so many coordinates of a gradient tell its noise.
 COORDINATES = 8192
 # Rows scored at once, where nothing else is said; images on a CPU, so that what lies between two
@@ -60,7 +63,7 @@ class Model(Protocol):
     localization: float | None
     inverse_temperature: float
     # Whether chains can only be moved one after another, by several processes that hold parts.
-    alone: bool
+    sequential_only: bool
 
     def make_kernel(self, name: str, **settings: Any) -> "Kernel":
         """Return a kernel of this backend by the name of its class."""

@@ -17,6 +17,7 @@ import xarray as xr
 from ppl_bif import __version__
 from ppl_bif.checkpoint import Checkpoints, latest_course
 from ppl_bif.checks import whole
+from ppl_bif.cluster import Workers, as_client
 from ppl_bif.data import Batch, as_batch, as_ids, digest, num_rows
 from ppl_bif.driving import Plan, Ran, drive, some_rows
 from ppl_bif.health import health, reasons_to_refuse
@@ -72,6 +73,7 @@ def sample(
     evaluation_batch_size: int | None = None,
     chain_method: str = "auto",
     progress: bool | None = None,
+    client: Any = None,
 ) -> Any:
     """Sample the local posterior and record every row's log-likelihood at each draw.
 
@@ -124,6 +126,9 @@ def sample(
         weights in all.
     progress
         Whether to show a bar and the settings found; by default where the output is a terminal.
+    client
+        A ``dask.distributed.Client``, on whose workers chains are sampled after warm-up, each a
+        block of draws at a time; they write to ``store``, which all of them must reach.
 
     Returns
     -------
@@ -175,11 +180,14 @@ def sample(
         "query": as_ids(query_ids, num_rows(data["query"]), "query"),
     }
     kernel, choices = _as_kernel(kernel, num_rows(data["train"]))
-    if kernel.model.alone:
+    if kernel.model.sequential_only:
         _refuse_for_parts(store, max_time)
     for name, batch in data.items():
         kernel.model.check(batch, name)
     groups = chain_groups(kernel, chains, chain_method, data["train"])
+    if client is not None:
+        as_client(client, store)
+        groups = [[chain] for chain in range(chains)]
     kernel, engine, more = _bind(kernel, data, evaluation_batch_size)
     at_mode = score_mode(engine, ids)
     constant = gather_constant(data, ids, at_mode, constant_data)
@@ -191,8 +199,17 @@ def sample(
         **_digests(kernel, engine, numbers, groups, digest(data, ids), kept_digest),
     }
     saved = {name: kernel.model.mode[name] for name in record.saved}
+    workers = client and Workers(client, kernel, data, evaluation_batch_size, record)
     run = _Run(
-        partial(drive, engine, plan, record, choices=[*choices, *more], show=_show(progress)),
+        partial(
+            drive,
+            engine,
+            plan,
+            record,
+            choices=[*choices, *more],
+            workers=workers,
+            show=_show(progress),
+        ),
         plan,
         traces(kernel.stats, chains, at_mode, saved, trace_dtype),
         fixed_groups(chains, ids, constant, posterior=bool(record.saved)),
@@ -301,14 +318,14 @@ def chain_groups(kernel: Kernel, chains: int, chain_method: str, train: Batch) -
         raise ValueError(
             f"chain_method must be 'auto', 'vectorized' or 'sequential'; got {chain_method!r}"
         )
-    alone = kernel.model.alone
-    if alone and chain_method == "vectorized":
+    in_turn = kernel.model.sequential_only
+    if in_turn and chain_method == "vectorized":
         raise ValueError(
             "a network that lies in parts on several devices moves its chains one after another: "
             "leave chain_method out"
         )
     if chain_method == "auto":
-        together = chains > 1 and not alone and _fit_together(kernel, chains, train)
+        together = chains > 1 and not in_turn and _fit_together(kernel, chains, train)
         chain_method = "vectorized" if together else "sequential"
     if chain_method == "vectorized":
         return [list(range(chains))]

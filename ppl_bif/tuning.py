@@ -4,7 +4,7 @@ Knows engines by the protocol in :mod:`ppl_bif.kernel` alone. Every choice is ke
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -13,7 +13,16 @@ from ppl_bif.blocks import product_time
 from ppl_bif.errors import DivergenceError
 from ppl_bif.kernel import Engine
 
-__all__ = ["Choice", "Tuned", "choose_kernel", "choose_localization", "warm_up"]
+__all__ = [
+    "Choice",
+    "Tuned",
+    "burnt_in",
+    "choose_kernel",
+    "choose_localization",
+    "packed_tuned",
+    "unpacked_tuned",
+    "warm_up",
+]
 
 # gamma over the top curvature of the tempered loss: close to what was best on digits.
 CURVATURE_OVER_LOCALIZATION = 70.0
@@ -66,6 +75,39 @@ class Tuned(NamedTuple):
     burn_in: int
     taken: int
     choices: list[Choice]
+
+
+def packed_tuned(engine: Engine, tuned: Tuned) -> dict[str, Any]:
+    """Return what warm-up found as arrays and numbers, but for its choices."""
+    numbers = {"steps": tuned.steps, "burn_in": tuned.burn_in, "taken": tuned.taken}
+    return {"state": engine.pack(tuned.state, shared=True), **numbers}
+
+
+def unpacked_tuned(
+    engine: Engine, found: Mapping[str, Any], like: Any, choices: Sequence[Choice] = ()
+) -> Tuned:
+    """Undo :func:`packed_tuned`; ``like`` is a state at its beginning.
+
+    Raises
+    ------
+    ValueError, KeyError
+        If the arrays are not those of such a state.
+    """
+    arrays = engine.pack(like, shared=False) | found["state"]
+    state = engine.without_weights(engine.unpack(arrays, like))
+    steps, burn_in, taken = (int(found[name]) for name in ("steps", "burn_in", "taken"))
+    return Tuned(state, steps, burn_in, taken, list(choices))
+
+
+def burnt_in(
+    engine: Engine, tuned: Tuned, chains: Sequence[int], seed: int, shrink: float = 1.0
+) -> Any:
+    """Bring chains from w* to their posterior by settings that were found, or smaller steps."""
+    state = engine.start(chains, seed, like=tuned.state)
+    state = engine.with_step_size(state, engine.step_size(state) * shrink)
+    for _ in range(-(-tuned.burn_in // tuned.steps)):
+        state = engine.advance(state, tuned.steps)
+    return state
 
 
 def choose_localization(curvature: float) -> Choice:

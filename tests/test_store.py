@@ -43,6 +43,7 @@ class Fake:
     """A kernel and its model in one."""
 
     inverse_temperature, localization, num_weights = 1.0, 1.0, 10**6
+    sequential_only = False
     settings = {"kernel": "Fake", "step_size": 1.0}  # noqa: RUF012
     step_size, steps_per_draw, preconditioner = 1.0, 1, None
     stats = ("minibatch_loss", "gradient_noise", "step_size")

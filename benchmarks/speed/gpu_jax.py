@@ -17,7 +17,7 @@ from benchmarks.speed.gpu_rows import (
     whole_run,
 )
 from benchmarks.speed.language import Shape
-from ppl_bif.driving import BURST_DRAWS
+from ppl_bif.kernel import BURST_DRAWS
 from ppl_bif.numpyro import SGLD, localize
 
 __all__ = ["subject"]

@@ -40,11 +40,11 @@ class LocalizedModel:
     ----------
     mode : dict of str to Array
         The sampled weights at their trained values.
-    alone : bool
+    sequential_only : bool
         Whether chains can only be moved one after another: never, in JAX.
     """
 
-    alone = False
+    sequential_only = False
 
     def __init__(
         self,

@@ -37,11 +37,11 @@ class LocalizedModel:
     ----------
     mode : dict of str to Tensor
         The sampled weights at their trained values.
-    alone : bool
+    sequential_only : bool
         Whether chains can only be moved one after another.
     """
 
-    alone = False
+    sequential_only = False
 
     def __init__(
         self,

@@ -60,7 +60,7 @@ class ShardedModel(LocalizedModel):
     back after each pass.
     """
 
-    alone = True
+    sequential_only = True
 
     def __init__(self, module: nn.Module, **settings: Any) -> None:
         super().__init__(as_sharded(module), **settings)
