@@ -1,29 +1,42 @@
-"""Chains on the workers of a Dask cluster: a task makes a block of draws of one chain.
+"""Chains on the workers of a Dask cluster: a task makes a block of draws and scores some rows.
 
-It is given the state of its chain, writes what it has scored into the chain's own files of the
-store, and returns the state afterwards; the calling process alone writes statistics and
+It is given the state of its chain, writes what it has scored into files of its own in the store,
+and returns the state afterwards; the calling process alone judges draws, and writes statistics and
 checkpoints. So a task that is lost with its worker is made again from the same state, to the same
 bits, and a run that has lost its scheduler goes on from its checkpoints.
+
+Where steps are few against the rows to be scored, a block is several tasks: each makes the same
+steps and scores its share of the rows. That spares sending the weights of every draw about.
 """
 
+import math
 import threading
-from collections.abc import Callable, Mapping, Sequence
+import warnings
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 from uuid import uuid4
 
 import numpy as np
 import zarr
 
+from ppl_bif.blocks import edges
 from ppl_bif.errors import StoreError
 from ppl_bif.kernel import BURST_DRAWS, Engine, Kernel
 from ppl_bif.places import place
-from ppl_bif.recording import Record
+from ppl_bif.recording import Record, totals, traces_of
 from ppl_bif.tuning import Tuned, burnt_in, packed_tuned, unpacked_tuned
 
-__all__ = ["Block", "Done", "Workers", "as_client"]
+__all__ = ["FILE_BYTES", "Block", "Done", "Workers", "as_client"]
 
 Packed = dict[str, np.ndarray]
+Shard = dict[str, slice]
 LOST = "; repeat the call to sample(), with another client or none, to go on from its checkpoints"
+# Files are small, so that tasks that score some rows each write files of their own.
+FILE_BYTES = 2**22
+# Steps that several tasks make over again may cost 1 in so many of what they score.
+SCORED_OVER_STEPS = 10
 
 
 class Kit(NamedTuple):
@@ -36,6 +49,7 @@ class Kit(NamedTuple):
     record: Record
     address: str
     tuned: dict[str, Any]
+    shards: list[Shard]
 
 
 class Block(NamedTuple):
@@ -45,17 +59,29 @@ class Block(NamedTuple):
     chain: int
     seed: int
     state: Packed | None
-    lost: np.ndarray
     start: int
     stop: int
 
 
 class Done(NamedTuple):
-    """A block that was made: the state after it, and its statistics, ``(1, draw)``."""
+    """A block that was made, or a task's part of it.
+
+    Attributes
+    ----------
+    block
+        What was to be made.
+    state
+        After it; of the task with the first rows, and empty of others.
+    stats
+        Of the kernel, each ``(1, draw)``.
+    total
+        Log-likelihoods of ``train`` and ``query``, summed over rows, ``(1, draw)``.
+    """
 
     block: Block
     state: Packed
     stats: dict[str, np.ndarray]
+    total: dict[str, np.ndarray]
 
 
 class Workers:
@@ -82,14 +108,28 @@ class Workers:
         self.client = client
         self._parts = (kernel, data, evaluation_batch_size, record)
         self._kit: Any = None
+        self._shards = 0
         _refuse_what_cannot_be_sent(kernel)
 
-    def send(self, engine: Engine, address: str, tuned: Tuned) -> None:
-        """Give all workers, also those that come later, what their tasks need."""
+    def send(
+        self,
+        engine: Engine,
+        address: str,
+        tuned: Tuned,
+        arrays: Mapping[str, Any],
+        passes: float,
+    ) -> None:
+        """Give all workers, also those that come later, what their tasks need.
+
+        ``passes`` over the scored rows is what a step costs.
+        """
         if self._kit is None:
-            parts = packed_tuned(engine, tuned)
-            kit = Kit(uuid4().hex, *self._parts, address, parts)
-            self._kit = self.client.submit(_same, kit, pure=False)
+            most = int(1 / (SCORED_OVER_STEPS * passes * tuned.steps))
+            shards = _shards(arrays, engine.rows_at_once, most)
+            kit = Kit(uuid4().hex, *self._parts, address, packed_tuned(engine, tuned), shards)
+            self._shards = len(shards)
+            with _unwarned():
+                self._kit = self.client.submit(_same, kit, pure=False)
 
     def make(self, blocks: Sequence[Block], follow: Callable[[Done], Block | None]) -> None:
         """Have blocks made, and those that ``follow(done)`` gives, None at a chain's end.
@@ -102,18 +142,65 @@ class Workers:
         from distributed import CancelledError, as_completed
         from distributed.comm.core import CommClosedError
 
-        running = as_completed(map(self._submit, blocks))
+        parts: dict[str, dict[int, Done]] = defaultdict(dict)
+        running = as_completed(future for block in blocks for future in self._submit(block))
         try:
             for future in running:
-                if (block := follow(future.result())) is not None:
-                    running.add(self._submit(block))
+                shard, part = future.result()
+                parts[part.block.name][shard] = part
+                if len(parts[part.block.name]) == self._shards:
+                    done = _joined(parts.pop(part.block.name))
+                    if (block := follow(done)) is not None:
+                        running.update(self._submit(block))
         except (CancelledError, CommClosedError, TimeoutError) as error:
             raise StoreError(f"the Dask cluster was lost ({error}){LOST}") from error
         finally:
             self.client.cancel(list(running.futures), force=True)
 
-    def _submit(self, block: Block) -> Any:
-        return self.client.submit(_make, self._kit, block, pure=False)
+    def _submit(self, block: Block) -> list[Any]:
+        with _unwarned():
+            return [
+                self.client.submit(_make, self._kit, block, shard, pure=False)
+                for shard in range(self._shards)
+            ]
+
+
+@contextmanager
+def _unwarned() -> Iterator[None]:
+    """Send what is large without being told so: it is sent as rarely as can be."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Sending large graph")
+        yield
+
+
+def _joined(parts: Mapping[int, Done]) -> Done:
+    """Put together what tasks have made of a block."""
+    total = {
+        name: np.sum(
+            [parts[i].total[name] for i in sorted(parts) if name in parts[i].total], axis=0
+        )
+        for name in ("train", "query")
+    }
+    return parts[0]._replace(total=total)
+
+
+def _shards(arrays: Mapping[str, Any], rows_at_once: int, most: int) -> list[Shard]:
+    """Cut the rows of both groups into so many parts at most, of whole files and whole batches."""
+    sizes, units = {}, {}
+    for group in ("train", "query"):
+        array = arrays[f"log_likelihood/{group}_obs"]
+        sizes[group] = array.shape[2]
+        units[group] = math.lcm(array.shards[2], rows_at_once)
+    pieces = {group: math.ceil(sizes[group] / units[group]) for group in sizes}
+    count = max(1, min(most, pieces["train"]))
+    cuts = {
+        group: np.minimum(edges(pieces[group], count) * units[group], sizes[group]).tolist()
+        for group in sizes
+    }
+    return [
+        {group: slice(*cut[i : i + 2]) for group, cut in cuts.items() if cut[i] < cut[i + 1]}
+        for i in range(count)
+    ]
 
 
 def as_client(client: Any, store: Any) -> Any:
@@ -159,8 +246,8 @@ def _same(kit: Kit) -> Kit:
     return kit
 
 
-def _make(kit: Kit, block: Block) -> Done:
-    """Make a block of draws and write its scores, on a worker."""
+def _make(kit: Kit, block: Block, shard: int) -> tuple[int, Done]:
+    """Make a block of draws and write the scores of some rows, on a worker."""
     with _ALONE:
         engine, tuned = _bound(kit, block)
         if block.state is None:
@@ -168,18 +255,21 @@ def _make(kit: Kit, block: Block) -> Done:
         else:
             like = engine.start([block.chain], block.seed, like=tuned.state)
             state = engine.unpack(block.state, like)
-        bursts, lost, left = [], block.lost, block.stop - block.start
-        while left:
-            count = min(left, BURST_DRAWS)
-            state, draws = engine.draws(
-                state, tuned.steps, count, most=BURST_DRAWS, names=kit.record.saved
-            )
-            bursts.append(kit.record.observe(draws, lost))
-            lost, left = bursts[-1]["sample_stats/diverging"][:, -1], left - count
-        found = {name: np.concatenate([b[name] for b in bursts], axis=1) for name in bursts[0]}
-        stats = {name: found.pop(name) for name in list(found) if name.startswith("sample_stats/")}
-        _write(kit.address, block, found)
-        return Done(block, engine.pack(state, shared=False), stats)
+        parts, first = engine.over(kit.shards[shard]), shard == 0
+        names = kit.record.saved if first else []
+        found: list[tuple[dict[str, np.ndarray], ...]] = []
+        for start in range(block.start, block.stop, BURST_DRAWS):
+            count = min(BURST_DRAWS, block.stop - start)
+            state, draws = parts.draws(state, tuned.steps, count, most=BURST_DRAWS, names=names)
+            found.append((draws.stats, totals(draws), traces_of(draws)))
+        stats, total, traces = (_one_after_another(each) for each in zip(*found, strict=True))
+        _write(kit, block, kit.shards[shard], traces)
+        packed = engine.pack(state, shared=False) if first else {}
+        return shard, Done(block._replace(state=None), packed, stats, total)
+
+
+def _one_after_another(bursts: Sequence[Mapping[str, np.ndarray]]) -> dict[str, np.ndarray]:
+    return {name: np.concatenate([b[name] for b in bursts], axis=1) for name in bursts[0]}
 
 
 def _bound(kit: Kit, block: Block) -> tuple[Engine, Tuned]:
@@ -192,10 +282,12 @@ def _bound(kit: Kit, block: Block) -> tuple[Engine, Tuned]:
     return _BOUND[kit.token]
 
 
-def _write(address: str, block: Block, found: Mapping[str, np.ndarray]) -> None:
-    """Write a chain's part of the traces, which lies in files of its own."""
-    store = place(address).zarr()
+def _write(kit: Kit, block: Block, shard: Shard, traces: Mapping[str, np.ndarray]) -> None:
+    """Write some rows of a chain's traces, which lie in files of their own."""
+    store = place(kit.address).zarr()
     root = zarr.open_group(store, mode="r+", zarr_format=3, use_consolidated=False)
-    for name, values in found.items():
+    for name, values in traces.items():
         array: Any = root[name]
-        array[block.chain : block.chain + 1, block.start : block.stop] = values
+        group = name.removeprefix("log_likelihood/").removesuffix("_obs")
+        rows = shard.get(group, slice(None))
+        array[block.chain : block.chain + 1, block.start : block.stop, rows] = values

@@ -250,7 +250,8 @@ class _Course:
             self.save(f"chains-{first[0]}", _Leg(0, self.warmed(first), np.zeros(1, bool)))
         assert self.tuned is not None
         assert self.checkpoints is not None
-        workers.send(self.engine, self.checkpoints.place.address, self.tuned)
+        where = self.checkpoints.place.address
+        workers.send(self.engine, where, self.tuned, self.arrays, self.plan.passes)
         self.bar.update(self.task, description="sampling", total=draws * len(self.plan.groups))
         begun = [self.packed_before(group, draws, keep=keep) for group in self.plan.groups]
         blocks = [self.block_from(*where, draws) for where in begun]
@@ -280,21 +281,25 @@ class _Course:
         if at.draws == draws:
             return None
         stop = min((at.draws // self.plan.block + 1) * self.plan.block, draws)
-        return Block(name, chain, self.plan.seed, at.state, at.lost, at.draws, stop)
+        return Block(name, chain, self.plan.seed, at.state, at.draws, stop)
 
     def recorded(self, done: Done, draws: int) -> _Leg:
-        """Write the statistics of a block that a worker made, and return where its chain is."""
-        block = done.block
-        chains = slice(block.chain, block.chain + 1)
-        lost = done.stats["sample_stats/diverging"][:, -1]
-        at = _Leg(block.stop, done.state, lost)
-        self.diverged[chains] = lost
+        """Judge a block that workers made, write its statistics, and say where its chain is."""
+        block, chains = done.block, slice(done.block.chain, done.block.chain + 1)
+        rows = self.arrays["log_likelihood/train_obs"].shape[2]
+        found = self.record.judge(done.total, done.stats, rows, self.diverged[chains])
+        lost = found["sample_stats/diverging"]
+        self.diverged[chains] = lost[:, -1]
+        at = _Leg(block.stop, done.state, lost[:, -1])
         with self.telling():
-            for variable, values in done.stats.items():
+            for variable, values in found.items():
                 self.arrays[variable][chains, block.start : block.stop] = values
-            if lost.all():
+            if lost.any():
+                first = block.start + int(np.argmax(lost))
+                for name in ("log_likelihood/train_obs", "log_likelihood/query_obs"):
+                    self.arrays[name][chains, first : block.stop] = np.nan
                 at = at._replace(draws=self.lost_from(chains, block.stop, draws))
-        self.bar.update(self.task, advance=block.stop - block.start, seen=self.describe(done.stats))
+        self.bar.update(self.task, advance=block.stop - block.start, seen=self.describe(found))
         return at
 
     def lost_from(self, chains: slice, start: int, draws: int) -> int:

@@ -129,6 +129,15 @@ class Engine(Protocol):
     dtype: str
     library: str
     kernel: Any
+    # Rows scored at once.
+    rows_at_once: int
+
+    def over(self, parts: Mapping[str, slice]) -> "Engine":
+        """Return the same engine, which scores some rows of some groups: whole batches.
+
+        Not for kernels that know the training log-likelihoods from their gradients.
+        """
+        ...
 
     def start(self, chains: Sequence[int], seed: int, like: Any = None) -> Any:
         """Return the state of the chains of these numbers at the trained weights.

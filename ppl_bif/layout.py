@@ -1,7 +1,7 @@
 """How the arrays of a run lie: in memory, or in Zarr by shards of the draws written at once.
 
-A shard is a file and holds all rows of a block of draws; the chunks in it, which are read alone,
-hold some rows of one chain. Every chunk carries a checksum.
+A shard is a file and holds all rows of a block of draws, or as many as are not too much; the chunks
+in it, which are read alone, hold some rows of one chain. Every chunk carries a checksum.
 """
 
 import math
@@ -12,7 +12,9 @@ import numpy as np
 import zarr
 from zarr.codecs import Crc32cCodec
 
-__all__ = ["Arrays", "Trace", "bytes_on_disk", "create", "in_memory"]
+from ppl_bif.kernel import ROWS_AT_ONCE
+
+__all__ = ["SHARD_BYTES", "Arrays", "Trace", "bytes_on_disk", "create", "in_memory"]
 
 # A chunk has so many values, if its rows stay within these bounds: small ones are slow to read.
 VALUES_PER_CHUNK, ROWS_PER_CHUNK = 2**17, (2048, 32768)
@@ -54,9 +56,12 @@ def _fill(dtype: str) -> Any:
     return False if dtype == "bool" else np.nan
 
 
-def create(root: Any, name: str, trace: Trace, *, chains: int, draws: int) -> Any:
-    """Create an array in a Zarr group, to be written so many chains and draws at once."""
-    chunks, shards = _chunks(trace, chains, draws)
+def create(root: Any, name: str, trace: Trace, *, chains: int, draws: int, file_bytes: int) -> Any:
+    """Create an array in a Zarr group, to be written so many chains and draws at once.
+
+    Files are of at most so many bytes, or of one chunk.
+    """
+    chunks, shards = _chunks(trace, chains, draws, file_bytes)
     return root.create_array(
         name,
         shape=trace.shape,
@@ -76,24 +81,25 @@ def bytes_on_disk(trace: Trace, *, chains: int, draws: int, total: int) -> int:
 
     Chunks are of one size: the last one of an axis is written whole.
     """
-    chunks, _ = _chunks(trace, chains, draws)
+    chunks, _ = _chunks(trace, chains, draws, SHARD_BYTES)
     shape = (trace.shape[0], total, *trace.shape[2:])
     whole = [math.ceil(n / chunk) * chunk for n, chunk in zip(shape, chunks, strict=True)]
     return math.prod(whole) * np.dtype(trace.dtype).itemsize
 
 
 def _chunks(
-    trace: Trace, chains: int, draws: int
+    trace: Trace, chains: int, draws: int, file_bytes: int
 ) -> tuple[tuple[int, ...], tuple[int, ...] | None]:
     if len(trace.dims) == 2:
         return (trace.shape[0], STATS_PER_CHUNK), None
     fewest, most = ROWS_PER_CHUNK
     rows = fewest if len(trace.dims) > 3 else min(max(VALUES_PER_CHUNK // draws, fewest), most)
+    rows -= rows % ROWS_AT_ONCE
     rest = [max(1, min(n, rows)) for n in trace.shape[2:]]
     size = np.dtype(trace.dtype).itemsize * chains * draws
     shard = []
     for chunk, n in zip(reversed(rest), reversed(trace.shape[2:]), strict=True):
-        most = max(1, SHARD_BYTES // (size * chunk))
+        most = max(1, file_bytes // (size * chunk))
         shard.append(chunk * min(most, math.ceil(n / chunk)))
         size *= shard[-1]
     return (1, draws, *rest), (chains, draws, *reversed(shard))

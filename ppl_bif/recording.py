@@ -13,13 +13,16 @@ from ppl_bif.schema import SAMPLE_STATS
 
 __all__ = [
     "Record",
+    "blanked",
     "content",
     "filled",
     "fixed_groups",
     "gather_constant",
     "rounding",
     "score_mode",
+    "totals",
     "traces",
+    "traces_of",
 ]
 
 
@@ -46,20 +49,41 @@ class Record(NamedTuple):
 
     def observe(self, draws: Draws, diverged: np.ndarray) -> dict[str, np.ndarray]:
         """Record draws. A chain that diverged, before or among them, is NaN from there on."""
-        total = {name: _total(value) for name, value in draws.likelihood.items()}
-        lp = self.log_posterior(total["train"], draws.stats)
+        rows = draws.likelihood["train"].shape[2]
+        found = self.judge(totals(draws), draws.stats, rows, diverged)
+        lost = found["sample_stats/diverging"]
+        for name, value in traces_of(draws).items():
+            hides = lost.any() and name.startswith("log_likelihood/")
+            found[name] = blanked(value, lost) if hides else value
+        return found
+
+    def judge(
+        self,
+        total: Mapping[str, np.ndarray],
+        stats: Mapping[str, np.ndarray],
+        rows: int,
+        diverged: np.ndarray,
+    ) -> dict[str, np.ndarray]:
+        """Return the statistics of draws, and from which one on each chain is lost.
+
+        Parameters
+        ----------
+        total
+            Log-likelihoods of ``train`` and ``query``, summed over rows, ``(chain, draw)``.
+        stats
+            Of the kernel.
+        rows
+            Training rows.
+        diverged
+            Chains that are lost before, ``(chain,)``.
+        """
+        lp = self.log_posterior(total["train"], stats)
         with np.errstate(invalid="ignore"):
             bad = ~np.isfinite(lp + total["query"]) | (lp < self.lowest_lp)
+        known = {**stats, "lp": lp, "train_loss": -total["train"] / rows}
+        found = {f"sample_stats/{name}": known[name] for name in SAMPLE_STATS if name in known}
         lost = np.logical_or.accumulate(bad | diverged[:, None], axis=1)
-        rows = draws.likelihood["train"].shape[2]
-        stats = {**draws.stats, "lp": lp, "train_loss": -total["train"] / rows}
-        found = {f"sample_stats/{name}": stats[name] for name in SAMPLE_STATS if name in stats}
-        found["sample_stats/diverging"] = lost
-        for name, value in draws.likelihood.items():
-            if lost.any():
-                value = np.where(lost.reshape(*lost.shape, *(1,) * (value.ndim - 2)), np.nan, value)
-            found[f"log_likelihood/{name}_obs"] = value
-        return found | {f"posterior/{name}": value for name, value in draws.weights.items()}
+        return {**found, "sample_stats/diverging": lost}
 
     def log_posterior(self, total: np.ndarray, stats: Mapping[str, np.ndarray]) -> np.ndarray:
         """Log posterior from the summed training log-likelihood."""
@@ -72,6 +96,22 @@ class Record(NamedTuple):
         lp = self.log_posterior(total, engine.stats(state))
         with np.errstate(invalid="ignore"):
             return ~(lp >= self.lowest_lp)
+
+
+def totals(draws: Draws) -> dict[str, np.ndarray]:
+    """Sum the log-likelihoods of each group, ``(chain, draw)``."""
+    return {name: _total(value) for name, value in draws.likelihood.items()}
+
+
+def traces_of(draws: Draws) -> dict[str, np.ndarray]:
+    """Return log-likelihoods and weights of draws by the names they are kept under."""
+    kept = {f"log_likelihood/{name}_obs": value for name, value in draws.likelihood.items()}
+    return kept | {f"posterior/{name}": value for name, value in draws.weights.items()}
+
+
+def blanked(values: np.ndarray, lost: np.ndarray) -> np.ndarray:
+    """Return values ``(chain, draw, ...)``, NaN where a chain is lost."""
+    return np.where(lost.reshape(*lost.shape, *(1,) * (values.ndim - 2)), np.nan, values)
 
 
 def _total(values: np.ndarray) -> np.ndarray:

@@ -17,12 +17,12 @@ import xarray as xr
 from ppl_bif import __version__
 from ppl_bif.checkpoint import Checkpoints, latest_course
 from ppl_bif.checks import whole
-from ppl_bif.cluster import Workers, as_client
+from ppl_bif.cluster import FILE_BYTES, Workers, as_client
 from ppl_bif.data import Batch, as_batch, as_ids, digest, num_rows
 from ppl_bif.driving import Plan, Ran, drive, some_rows
 from ppl_bif.health import health, reasons_to_refuse
 from ppl_bif.kernel import ROWS_OF_A_GRADIENT, Engine, Kernel
-from ppl_bif.layout import Arrays, Trace, in_memory
+from ppl_bif.layout import SHARD_BYTES, Arrays, Trace, in_memory
 from ppl_bif.locking import only_writer
 from ppl_bif.memory import chains_fit, memory_per_chain, memory_to_use
 from ppl_bif.places import Place, place
@@ -127,8 +127,9 @@ def sample(
     progress
         Whether to show a bar and the settings found; by default where the output is a terminal.
     client
-        A ``dask.distributed.Client``, on whose workers chains are sampled after warm-up, each a
-        block of draws at a time; they write to ``store``, which all of them must reach.
+        A ``dask.distributed.Client``, on whose workers chains are sampled after warm-up: each task
+        makes a block of draws and scores some of the rows. They write to ``store``, which all of
+        them must reach. What comes out does not depend on them.
 
     Returns
     -------
@@ -199,7 +200,9 @@ def sample(
         **_digests(kernel, engine, numbers, groups, digest(data, ids), kept_digest),
     }
     saved = {name: kernel.model.mode[name] for name in record.saved}
-    workers = client and Workers(client, kernel, data, evaluation_batch_size, record)
+    workers = None
+    if client is not None:
+        workers = Workers(client, kernel, data, evaluation_batch_size, record)
     run = _Run(
         partial(
             drive,
@@ -214,6 +217,7 @@ def sample(
         traces(kernel.stats, chains, at_mode, saved, trace_dtype),
         fixed_groups(chains, ids, constant, posterior=bool(record.saved)),
         attrs,
+        SHARD_BYTES if workers is None else FILE_BYTES,
     )
     return run.into_memory() if store is None else run.into_store(place(store))
 
@@ -226,6 +230,7 @@ class _Run(NamedTuple):
     traces: Mapping[str, Trace]
     fixed: Mapping[str, xr.Dataset]
     attrs: dict[str, Any]
+    file_bytes: int
 
     def into_memory(self) -> Any:
         """Make the run."""
@@ -258,6 +263,7 @@ class _Run(NamedTuple):
             self.attrs,
             chains_at_once=len(self.plan.groups[0]),
             draws_at_once=self.plan.block,
+            file_bytes=self.file_bytes,
         )
 
     def ended(self, ran: Ran, arrays: Mapping[str, Any]) -> dict[str, Any]:

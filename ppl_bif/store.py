@@ -14,7 +14,7 @@ import zarr
 
 from ppl_bif.checkpoint import FOLDER, latest_course, most_draws
 from ppl_bif.errors import StoreError
-from ppl_bif.layout import Arrays, Trace, create
+from ppl_bif.layout import SHARD_BYTES, Arrays, Trace, create
 from ppl_bif.locking import LOCK_FILES
 from ppl_bif.places import PART, Place, place, telling
 from ppl_bif.reading import quiet, read_attrs, read_run
@@ -108,6 +108,7 @@ def create_store(
     *,
     chains_at_once: int,
     draws_at_once: int,
+    file_bytes: int = SHARD_BYTES,
 ) -> Arrays:
     """Write the template of a run and return its arrays to fill, by ``group/variable``.
 
@@ -123,6 +124,8 @@ def create_store(
         Attributes of the root.
     chains_at_once, draws_at_once
         What is written at once, and lies in a file.
+    file_bytes
+        Of a file, at most.
 
     Raises
     ------
@@ -141,7 +144,14 @@ def create_store(
         for name, dataset in groups.items():
             dataset.to_zarr(where.zarr(), group=name, mode="a", consolidated=False, zarr_format=3)
         arrays = {
-            name: create(root, name, trace, chains=chains_at_once, draws=draws_at_once)
+            name: create(
+                root,
+                name,
+                trace,
+                chains=chains_at_once,
+                draws=draws_at_once,
+                file_bytes=file_bytes,
+            )
             for name, trace in traces.items()
         }
         # An empty array, so that readers of Zarr know the folder of checkpoints.

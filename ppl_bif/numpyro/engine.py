@@ -1,7 +1,9 @@
 """A NumPyro kernel with its data on the device, as :func:`ppl_bif.sample` drives it."""
 
 from collections.abc import Mapping, Sequence
+from copy import copy
 from functools import partial
+from operator import itemgetter
 from typing import Any
 
 import jax
@@ -37,9 +39,17 @@ class Engine:
         self._convolves = on_cpu and outside.convolves(self.model, self.data["train"])
         self._outside = self._convolves or (on_cpu and outside.is_large(kernel))
         usual = CONVOLVED_AT_ONCE if self._convolves else ROWS_AT_ONCE
-        self._rows_at_once = evaluation_batch_size or usual
+        self.rows_at_once = evaluation_batch_size or usual
         self.device = str(self.model.device.device_kind)
         self.dtype = str(self.model.dtype)
+
+    def over(self, parts: Mapping[str, slice]) -> "Engine":
+        """Return the same engine, which scores some rows of some groups: whole batches."""
+        other = copy(self)
+        other.data = {
+            name: map_arrays(itemgetter(rows), self.data[name]) for name, rows in parts.items()
+        }
+        return other
 
     def start(self, chains: Sequence[int], seed: int, like: Any = None) -> Any:
         """Return the state of some chains at the trained weights; each has a key of its own."""
@@ -72,12 +82,13 @@ class Engine:
             self._held,
             own,
             *lasting,
+            self.train,
             self.data,
             steps,
             count,
             most=most,
             names=tuple(names),
-            rows_at_once=self._rows_at_once,
+            rows_at_once=self.rows_at_once,
         )
         state = state._replace(shared=lasting[0], step_size=lasting[1])
         return state, jax.tree.map(lambda a: np.asarray(a)[:, :count], kept)
@@ -130,8 +141,8 @@ class Engine:
     def _likelihood(self, state: Any, name: str) -> Array:
         kernel, held, rows = self.kernel, self._held, self.data[name]
         if self._convolves and (name != "train" or kernel.train_log_likelihood(state) is None):
-            return outside.score(self.model, held, state.z, rows, self._rows_at_once)
-        return _likelihood(kernel, held, state, name, rows, self._rows_at_once)
+            return outside.score(self.model, held, state.z, rows, self.rows_at_once)
+        return _likelihood(kernel, held, state, name, rows, self.rows_at_once)
 
     def without_weights(self, state: Any) -> Any:
         """Return what ``start`` takes of a state, so that its weights can be let go."""
@@ -215,6 +226,7 @@ def _draws(
     own: Any,
     shared: Any,
     step_size: Array,
+    train: Data,
     data: Mapping[str, Batch],
     steps: Array,
     count: Array,
@@ -224,7 +236,6 @@ def _draws(
     rows_at_once: int,
 ) -> tuple[Any, Draws]:
     """Make and score draws into arrays with room for ``most`` of them."""
-    train = Data.of(data["train"])
 
     def whole(own: Any) -> Any:
         return own._replace(shared=shared, step_size=step_size)

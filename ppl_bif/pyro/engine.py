@@ -1,6 +1,7 @@
 """A Pyro kernel with its data on the device, as :func:`ppl_bif.sample` drives it."""
 
 from collections.abc import Mapping, Sequence
+from copy import copy
 from typing import Any
 
 import numpy as np
@@ -39,8 +40,19 @@ class Engine:
             placed = {name: map_arrays(_channels_last, batch) for name, batch in placed.items()}
         self.train = Data.of(placed["train"])
         usual = CONVOLVED_AT_ONCE if convolves else ROWS_AT_ONCE
-        size = evaluation_batch_size or usual
-        self.data = {name: list(batches(batch, size)) for name, batch in placed.items()}
+        self.rows_at_once = evaluation_batch_size or usual
+        self.data = {
+            name: list(batches(batch, self.rows_at_once)) for name, batch in placed.items()
+        }
+
+    def over(self, parts: Mapping[str, slice]) -> "Engine":
+        """Return the same engine, which scores some rows of some groups: whole batches."""
+        other, size = copy(self), self.rows_at_once
+        other.data = {
+            name: self.data[name][rows.start // size : -(-rows.stop // size)]
+            for name, rows in parts.items()
+        }
+        return other
 
     def _place(self, array: np.ndarray) -> Tensor:
         return torch.tensor(array, device=self._device)

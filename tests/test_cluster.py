@@ -1,0 +1,217 @@
+"""Runs on the workers of a Dask cluster: the same whatever they are, and whatever befalls them."""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from contextlib import contextmanager
+
+import numpy as np
+import pytest
+
+import ppl_bif as bif
+from ppl_bif import cluster, sampling
+from ppl_bif.kernel import ROWS_AT_ONCE
+from ppl_bif.recording import Record
+from ppl_bif.schema import group
+from tests.test_store import data, layers
+
+distributed = pytest.importorskip("distributed")
+
+pytestmark = pytest.mark.filterwarnings("ignore:these draws will not be scored")
+
+ROWS, DRAWS, BLOCK = 4 * ROWS_AT_ONCE + 5, 12, 4
+
+
+@pytest.fixture(scope="module")
+def local(tmp_path_factory):
+    """One worker process, and more when asked for."""
+    with (
+        pytest.MonkeyPatch.context() as patch,
+        distributed.LocalCluster(
+            n_workers=1, threads_per_worker=1, processes=True, dashboard_address=None
+        ) as workers,
+        distributed.Client(workers) as client,
+    ):
+        yield client
+
+
+def scaled(client, count):
+    client.cluster.scale(count)
+    client.wait_for_workers(count)
+    while len(client.scheduler_info(n_workers=-1)["workers"]) > count:
+        time.sleep(0.05)
+    return client
+
+
+@pytest.fixture(autouse=True)
+def small_blocks(monkeypatch):
+    monkeypatch.setattr(sampling, "BLOCK_DRAWS", BLOCK)
+
+
+def run(backend, **changes):
+    kernel = backend.SGLD(backend.mlp(layers()), step_size=1e-5, batch_size=4, steps_per_draw=2)
+    given = {"train": data(ROWS), "query": data(3, seed=1), "chains": 2, "draws": DRAWS}
+    more = {"warmup": 2, "seed": 7, "save_weights": True, "chain_method": "sequential"}
+    return bif.sample(kernel, **{**given, **more, **changes})
+
+
+def assert_same(one, other):
+    """Draws are equal to the bit; what is summed over rows, as parts are put together, to 1e-12."""
+    for name in ("log_likelihood", "posterior", "sample_stats"):
+        a, b = group(one, name), group(other, name)
+        assert set(a) == set(b)
+        for variable in a:
+            how = {"rtol": 1e-12} if name == "sample_stats" else {"rtol": 0}
+            np.testing.assert_allclose(a[variable], b[variable], err_msg=variable, **how)
+
+
+@pytest.mark.parametrize("shards", [1, 3])
+def test_any_number_of_workers_gives_the_run_of_none(backend, local, tmp_path, monkeypatch, shards):
+    if shards > 1:
+        monkeypatch.setattr(sampling, "FILE_BYTES", 1)
+    alone = run(backend)
+    cut, counted = cluster._shards, []
+    monkeypatch.setattr(
+        cluster, "_shards", lambda *given: counted.append(cut(*given)) or counted[-1]
+    )
+    for count in (1, 2, 4):
+        store = tmp_path / f"{count}.zarr"
+        assert_same(run(backend, client=scaled(local, count), store=store), alone)
+        assert bif.open_store(store).attrs["completed"]
+    assert [len(each) for each in counted] == [shards] * 3
+    # A finished run is returned, one to be longer goes on, with workers or without.
+    longer = run(backend, draws=2 * DRAWS)
+    assert_same(run(backend, store=tmp_path / "4.zarr"), alone)
+    assert_same(run(backend, client=local, store=tmp_path / "4.zarr", draws=2 * DRAWS), longer)
+    assert_same(run(backend, store=tmp_path / "2.zarr", draws=2 * DRAWS), longer)
+
+
+def test_it_ends_at_a_goal(backend, local, tmp_path):
+    goal = {"draws": "auto", "target": {"rank_agreement": 0.01}}
+    found = run(backend, client=scaled(local, 2), store=tmp_path / "a.zarr", **goal)
+    assert_same(found, run(backend, **goal))
+
+
+@contextmanager
+def once_there_are_draws(store, act):
+    """Do something once a run in a store has draws, beside what is done here."""
+
+    def wait():
+        for _ in range(2400):
+            try:
+                if bif.open_store(store).attrs["draws"] >= BLOCK:
+                    act()
+                    break
+            except bif.StoreError:
+                pass
+            time.sleep(0.05)
+
+    thread = threading.Thread(target=wait)
+    thread.start()
+    yield
+    thread.join()
+
+
+def test_a_worker_that_is_killed_is_replaced(backend, local, tmp_path):
+    scaled(local, 2)
+    killed, draws = [], 40 * BLOCK
+
+    def kill():
+        busy = [key for key, tasks in local.processing().items() if tasks]
+        pids = local.run(os.getpid)
+        killed.append(pids[busy[0]] if busy else next(iter(pids.values())))
+        os.kill(killed[0], signal.SIGKILL)
+
+    store = tmp_path / "a.zarr"
+    with once_there_are_draws(store, kill):
+        found = run(backend, client=local, store=store, draws=draws)
+    assert killed
+    assert_same(found, run(backend, draws=draws))
+
+
+@contextmanager
+def scheduler_of_its_own(folder):
+    """A scheduler and a worker, each a process; gives a client and the scheduler's process."""
+    address = str(folder / "scheduler.json")
+    command = [sys.executable, "-m", "distributed.cli.dask_"]
+    start = [[*command[:2], f"{command[2]}scheduler", "--scheduler-file", address, "--port", "0"]]
+    start[0] += ["--no-dashboard", "--dashboard-address", ":0"]
+    start += [[*command[:2], f"{command[2]}worker", "--scheduler-file", address, "--nthreads", "1"]]
+    start[1] += ["--no-dashboard", "--no-nanny", "--local-directory", str(folder)]
+    # A worker that loses its scheduler ends soon.
+    soon = os.environ | {"DASK_DISTRIBUTED__COMM__TIMEOUTS__CONNECT": "5s"}
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, "env": soon}
+    processes = [subprocess.Popen(each, **quiet) for each in start]
+    client = distributed.Client(scheduler_file=address, timeout="60s")
+    try:
+        client.wait_for_workers(1, timeout=60)
+        yield client, processes[0]
+    finally:
+        client.close(timeout=1)
+        for process in processes:
+            process.kill()
+            process.wait()
+
+
+def test_the_loss_of_the_scheduler_leaves_a_run_to_go_on_with(backend, tmp_path):
+    store, draws = tmp_path / "a.zarr", 40 * BLOCK
+    with (
+        scheduler_of_its_own(tmp_path) as (client, scheduler),
+        once_there_are_draws(store, scheduler.kill),
+        pytest.raises(bif.StoreError, match=r"cluster was lost.*repeat the call to sample"),
+    ):
+        run(backend, client=client, store=store, draws=draws)
+    there = bif.open_store(store)
+    assert not there.attrs["completed"]
+    assert BLOCK <= there.attrs["draws"] < draws
+    assert_same(run(backend, store=store, draws=draws), run(backend, draws=draws))
+
+
+def test_a_chain_that_diverges_on_a_worker(backend, local, tmp_path, monkeypatch):
+    judge = Record.judge
+
+    def poisoned(record, total, stats, rows, diverged):
+        # Chains are told by their steps, which are alike, and their distances, which are not.
+        worst = stats["distance"][:, -1:] == farthest
+        total = {
+            n: np.where(worst & (np.arange(t.shape[1]) > 1), np.nan, t) for n, t in total.items()
+        }
+        return judge(record, total, stats, rows, diverged)
+
+    alone = run(backend)
+    farthest = float(alone["sample_stats"]["distance"][1, BLOCK - 1])
+    monkeypatch.setattr(Record, "judge", poisoned)
+    with pytest.warns(RuntimeWarning, match=r"chain 1 diverged at draw 2; begun again"):
+        found = run(backend, client=scaled(local, 2), store=tmp_path / "a.zarr")
+    assert "chain 1 diverged at draw 2" in found.attrs["notes"][0]
+    np.testing.assert_array_equal(
+        found["log_likelihood"]["train_obs"][0], alone["log_likelihood"]["train_obs"][0]
+    )
+
+
+def test_what_cannot_be_sent_is_refused(backend, local, tmp_path):
+    class Held:
+        def __reduce__(self):
+            raise TypeError("cannot pickle an open file")
+
+    model = backend.mlp(layers())
+    model.likelihood = model.likelihood._replace(name=Held())
+    kernel = backend.SGLD(model, step_size=1e-5, batch_size=4, steps_per_draw=2)
+    with pytest.raises(TypeError, match=r"cannot be sent to workers: .*open file.*cloudpickle"):
+        bif.sample(
+            kernel, train=data(), query=data(), client=local, store=tmp_path / "a.zarr", draws=3
+        )
+    assert not (tmp_path / "a.zarr").exists()
+
+
+def test_a_client_needs_a_store(backend, local):
+    with pytest.raises(ValueError, match="draws are written by its workers: pass store="):
+        run(backend, client=local)
+
+
+def test_a_client_is_one_of_dask(backend, tmp_path):
+    with pytest.raises(TypeError, match="must be a dask"):
+        run(backend, client="tcp://somewhere", store=tmp_path / "a.zarr")
