@@ -153,7 +153,7 @@ class Workers:
                     if (block := follow(done)) is not None:
                         running.update(self._submit(block))
         except (CancelledError, CommClosedError, TimeoutError) as error:
-            raise StoreError(f"the Dask cluster was lost ({error}){LOST}") from error
+            raise StoreError(f"the Dask cluster was lost{LOST}") from error
         finally:
             self.client.cancel(list(running.futures), force=True)
 

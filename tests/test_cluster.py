@@ -6,13 +6,13 @@ import subprocess
 import sys
 import threading
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 
 import numpy as np
 import pytest
 
 import ppl_bif as bif
-from ppl_bif import cluster, sampling
+from ppl_bif import cluster, layout, sampling
 from ppl_bif.kernel import ROWS_AT_ONCE
 from ppl_bif.recording import Record
 from ppl_bif.schema import group
@@ -25,16 +25,30 @@ pytestmark = pytest.mark.filterwarnings("ignore:these draws will not be scored")
 ROWS, DRAWS, BLOCK = 4 * ROWS_AT_ONCE + 5, 12, 4
 
 
-@pytest.fixture(scope="module")
-def local(tmp_path_factory):
-    """One worker process, and more when asked for."""
+@contextmanager
+def workers(count, folder):
+    """So many worker processes; what one has compiled, all have."""
     with (
         pytest.MonkeyPatch.context() as patch,
+        nullcontext(patch.setenv("JAX_COMPILATION_CACHE_DIR", str(folder))),
+        nullcontext(patch.setenv("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")),
         distributed.LocalCluster(
-            n_workers=1, threads_per_worker=1, processes=True, dashboard_address=None
-        ) as workers,
-        distributed.Client(workers) as client,
+            n_workers=count, threads_per_worker=1, processes=True, dashboard_address=None
+        ) as here,
+        distributed.Client(here) as client,
     ):
+        yield client
+
+
+@pytest.fixture(scope="module")
+def compiled(tmp_path_factory):
+    return tmp_path_factory.mktemp("compiled")
+
+
+@pytest.fixture(scope="module")
+def local(compiled):
+    """One worker, and more when asked for."""
+    with workers(1, compiled) as client:
         yield client
 
 
@@ -68,10 +82,9 @@ def assert_same(one, other):
             np.testing.assert_allclose(a[variable], b[variable], err_msg=variable, **how)
 
 
-@pytest.mark.parametrize("shards", [1, 3])
-def test_any_number_of_workers_gives_the_run_of_none(backend, local, tmp_path, monkeypatch, shards):
-    if shards > 1:
-        monkeypatch.setattr(sampling, "FILE_BYTES", 1)
+def test_any_number_of_workers_gives_the_run_of_none(backend, local, tmp_path, monkeypatch):
+    monkeypatch.setattr(sampling, "FILE_BYTES", 1)
+    monkeypatch.setattr(layout, "VALUES_PER_CHUNK", 1)
     alone = run(backend)
     cut, counted = cluster._shards, []
     monkeypatch.setattr(
@@ -81,7 +94,7 @@ def test_any_number_of_workers_gives_the_run_of_none(backend, local, tmp_path, m
         store = tmp_path / f"{count}.zarr"
         assert_same(run(backend, client=scaled(local, count), store=store), alone)
         assert bif.open_store(store).attrs["completed"]
-    assert [len(each) for each in counted] == [shards] * 3
+    assert [len(each) for each in counted] == [3] * 3
     # A finished run is returned, one to be longer goes on, with workers or without.
     longer = run(backend, draws=2 * DRAWS)
     assert_same(run(backend, store=tmp_path / "4.zarr"), alone)
@@ -115,19 +128,16 @@ def once_there_are_draws(store, act):
     thread.join()
 
 
-def test_a_worker_that_is_killed_is_replaced(backend, local, tmp_path):
-    scaled(local, 2)
-    killed, draws = [], 40 * BLOCK
+def test_a_worker_that_is_killed_is_replaced(backend, compiled, tmp_path):
+    killed, draws, store = [], 40 * BLOCK, tmp_path / "a.zarr"
+    with workers(2, compiled) as client:
 
-    def kill():
-        busy = [key for key, tasks in local.processing().items() if tasks]
-        pids = local.run(os.getpid)
-        killed.append(pids[busy[0]] if busy else next(iter(pids.values())))
-        os.kill(killed[0], signal.SIGKILL)
+        def kill():
+            killed.append(next(iter(client.run(os.getpid).values())))
+            os.kill(killed[0], signal.SIGKILL)
 
-    store = tmp_path / "a.zarr"
-    with once_there_are_draws(store, kill):
-        found = run(backend, client=local, store=store, draws=draws)
+        with once_there_are_draws(store, kill):
+            found = run(backend, client=client, store=store, draws=draws)
     assert killed
     assert_same(found, run(backend, draws=draws))
 
