@@ -155,7 +155,7 @@ def latest_course(place: Place) -> Course | None:
             name = f"{FOLDER}/course-{number}.json"
             if place.size(name) <= MOST_COURSE_BYTES:
                 return _course(place.read(name))
-        except (OSError, ValueError, TypeError, KeyError, RecursionError):
+        except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError):
             continue
     return None
 

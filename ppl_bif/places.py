@@ -15,7 +15,7 @@ from zarr.storage import FsspecStore, LocalStore
 
 from ppl_bif.errors import StoreError
 
-__all__ = ["PART", "Place", "place", "telling"]
+__all__ = ["PART", "Place", "damaged", "place", "telling", "understanding"]
 
 PART = ".part"
 REASONS = {
@@ -115,6 +115,31 @@ def place(address: str | Path) -> Place:
     return Place(str(address), files, root.rstrip("/"), Path(root) if local else None)
 
 
+def damaged(what: str, error: Exception) -> StoreError:
+    """Say that something of a store cannot be read, and what to do."""
+    return StoreError(
+        f"{what} is damaged ({error}): copy it again from where it came, or remove the store and "
+        "sample again"
+    )
+
+
+@contextmanager
+def understanding(address: str) -> Iterator[None]:
+    """Say that a store is damaged, where what it says of itself makes no sense.
+
+    Raises
+    ------
+    StoreError
+        In place of any error but those of the disk.
+    """
+    try:
+        yield
+    except (OSError, StoreError):
+        raise
+    except Exception as error:
+        raise damaged(address, error) from error
+
+
 @contextmanager
 def telling(address: str, more: str = "") -> Iterator[None]:
     """Say what could not be written and what to do, where writing fails.
@@ -122,10 +147,12 @@ def telling(address: str, more: str = "") -> Iterator[None]:
     Raises
     ------
     StoreError
-        In place of an OSError.
+        In place of an OSError, and of what Zarr says of a chunk that is to be changed and damaged.
     """
     try:
         yield
+    except ValueError as error:
+        raise damaged(address, error) from error
     except OSError as error:
         why = REASONS.get(error.errno or 0, f"{error}; choose a path you may write to")
         raise StoreError(f"cannot write a store at {address}: {why}{more}") from error

@@ -18,12 +18,14 @@ from xarray.core.indexing import (
 
 from ppl_bif.checkpoint import NOT_BEGUN, latest_course
 from ppl_bif.errors import StoreError
-from ppl_bif.places import Place
+from ppl_bif.places import Place, damaged, understanding
 from ppl_bif.schema import SCHEMA_VERSION, inference_data
 from ppl_bif.vetting import vet, vet_attrs
 
 __all__ = ["quiet", "read_attrs", "read_run"]
 
+# Constants of so many bytes are read when a run is opened, and what is damaged shows then.
+AT_ONCE_BYTES = 2**24
 GROUPS = ("log_likelihood", "sample_stats", "constant_data", "posterior")
 
 
@@ -41,8 +43,8 @@ def read_run(where: Place) -> Any:
     else:
         chains, draws = _so_far(where)
         attrs |= {"completed": False, "draws": draws}
-    vet(where, GROUPS)
-    with quiet():
+    with understanding(where.address), quiet():
+        vet(where, GROUPS)
         root = zarr.open_group(
             where.zarr(read_only=True), mode="r", zarr_format=3, use_consolidated=False
         )
@@ -78,6 +80,9 @@ def _group(where: Place, group: Any, name: str, chains: Any, draws: int) -> xr.D
         zarr_format=3,
         drop_variables=[*traces, "draw"],
     )
+    for variable in fixed.variables.values():
+        if variable.nbytes <= AT_ONCE_BYTES:
+            variable.load()
     if not traces:
         return fixed
     if "chain" in fixed.dims:
@@ -107,10 +112,7 @@ class _Checked(BackendArray):
         try:
             return self.array.oindex[key]
         except (ValueError, RuntimeError, OSError) as error:
-            raise StoreError(
-                f"{self.name} in {self.address} is damaged ({error}): copy it again from where "
-                "it came, or remove the store and sample again"
-            ) from error
+            raise damaged(f"{self.name} in {self.address}", error) from error
 
 
 def read_attrs(where: Place) -> dict[str, Any]:

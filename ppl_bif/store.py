@@ -16,7 +16,7 @@ from ppl_bif.checkpoint import FOLDER, latest_course, most_draws
 from ppl_bif.errors import StoreError
 from ppl_bif.layout import SHARD_BYTES, Arrays, Trace, create
 from ppl_bif.locking import LOCK_FILES
-from ppl_bif.places import PART, Place, place, telling
+from ppl_bif.places import PART, Place, place, telling, understanding
 from ppl_bif.reading import quiet, read_attrs, read_run
 from ppl_bif.schema import SCHEMA_VERSION
 from ppl_bif.vetting import vet
@@ -169,20 +169,23 @@ def resume_store(where: Place, traces: Mapping[str, Trace], attrs: Mapping[str, 
     StoreError
         If they are not those of this run, or cannot be written.
     """
-    vet(where, [name.split("/")[0] for name in traces])
     with telling(where.address), quiet():
         if where.folder is not None:
             # What was being written when a process was killed.
             for part in where.folder.rglob("*.part*"):
                 if part.suffix in (PART, ".partial"):
                     part.unlink()
-        root = zarr.open_group(where.zarr(), mode="r+", zarr_format=3, use_consolidated=False)
+        with understanding(where.address):
+            vet(where, [name.split("/")[0] for name in traces])
+            root = zarr.open_group(where.zarr(), mode="r+", zarr_format=3, use_consolidated=False)
+            arrays: dict[str, Any] = {name: root[name] for name in traces}
         root.attrs.update({**attrs, "completed": False})
-        arrays: dict[str, Any] = {name: root[name] for name in traces}
     for name, trace in traces.items():
         found = arrays[name]
         if (found.shape[0], *found.shape[2:]) != (trace.shape[0], *trace.shape[2:]):
             raise StoreError(f"{name} in {where.address} has shape {found.shape}: remove the store")
+        if str(found.dtype) != trace.dtype:
+            raise StoreError(f"{name} in {where.address} is {found.dtype}: remove the store")
     return Arrays(arrays)
 
 
