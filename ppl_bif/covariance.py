@@ -26,6 +26,7 @@ __all__ = [
     "compare",
     "compare_pairs",
     "covariance",
+    "finished",
     "layout",
     "look",
 ]
@@ -164,7 +165,7 @@ def compare(train: Series, query: Series, where: Layout) -> Estimate:
     product, square = moments(train.draws, query.draws, where.spans)
     hidden = query.means.T @ train.means
     down = {name: getattr(query, name)[:, None] for name in ("scale", "variance", "growth")}
-    return _finished(product, square, hidden, train, query._replace(**down), where)
+    return finished(product, square, hidden, train, query._replace(**down), where)
 
 
 def compare_pairs(
@@ -176,10 +177,10 @@ def compare_pairs(
     )
     product, square = pair_moments(row.draws, explained.draws, where.spans)
     hidden = np.einsum("pb,pb->p", row.means, explained.means)
-    return _finished(product, square, hidden, row, explained, where)
+    return finished(product, square, hidden, row, explained, where)
 
 
-def _finished(
+def finished(
     product: np.ndarray,
     square: np.ndarray,
     hidden: np.ndarray,

@@ -293,18 +293,18 @@ class _Course:
         at = _Leg(block.stop, done.state, lost[:, -1])
         with self.telling():
             for variable, values in found.items():
-                self.arrays[variable][chains, block.start : block.stop] = values
+                self.arrays.put(variable, chains, block.start, block.stop, values)
             if lost.any():
                 first = block.start + int(np.argmax(lost))
                 for name in ("log_likelihood/train_obs", "log_likelihood/query_obs"):
-                    self.arrays[name][chains, first : block.stop] = np.nan
+                    self.arrays.put(name, chains, first, block.stop, np.nan)
                 at = at._replace(draws=self.lost_from(chains, block.stop, draws))
         self.bar.update(self.task, advance=block.stop - block.start, seen=self.describe(found))
         return at
 
     def lost_from(self, chains: slice, start: int, draws: int) -> int:
         """Mark chains as diverged to the end, and return where that is."""
-        self.arrays["sample_stats/diverging"][chains, start:draws] = True
+        self.arrays.put("sample_stats/diverging", chains, start, draws, True)
         return draws
 
     def bring(
@@ -353,7 +353,7 @@ class _Course:
             at, found = self.block(chains, at, stop)
             with self.telling():
                 for variable, values in found.items():
-                    self.arrays[variable][chains, start : at.draws] = values
+                    self.arrays.put(variable, chains, start, at.draws, values)
                 if at.lost.all():
                     at = at._replace(draws=self.lost_from(chains, at.draws, last))
             if at.draws == last or self.stop.asked or self.since_saved() >= self.pause:
@@ -370,6 +370,8 @@ class _Course:
         most = min(self.plan.block, BURST_DRAWS)
         bursts: list[dict[str, np.ndarray]] = []
         while at.draws < stop and not (bursts and self.is_due()):
+            if self.stop.asked and self.record.stream is not None:
+                raise KeyboardInterrupt
             began, count = time.perf_counter(), min(self.burst, stop - at.draws, most)
             state, draws = self.engine.draws(
                 at.state, self.tuned.steps, count, most=most, names=self.record.saved
@@ -380,10 +382,12 @@ class _Course:
             self.bar.update(self.task, advance=count, seen=self.describe(bursts[-1]))
             if time.perf_counter() - began < BURST_SECONDS:
                 self.burst = min(2 * self.burst, BURST_DRAWS)
-        return at, {n: np.concatenate([b[n] for b in bursts], axis=1) for n in bursts[0]}
+        return at, self.record.joined(bursts)
 
     def is_due(self) -> bool:
         """Say whether a block is to be cut short: by Ctrl-C, or because it takes long."""
+        if self.record.stream is not None:
+            return False
         late = self.since_saved() > max(CHECKPOINT_SECONDS, self.pause)
         return self.checkpoints is not None and (self.stop.asked or late)
 

@@ -25,31 +25,50 @@ STATS_PER_CHUNK = 4096
 
 
 class Trace(NamedTuple):
-    """One variable to be filled draw by draw, dims ``(chain, draw, ...)``."""
+    """A variable, dims ``(chain, draw, ...)``, filled draw by draw or ``every`` so many."""
 
     dims: tuple[str, ...]
     shape: tuple[int, ...]
     dtype: str
+    every: int = 1
 
 
 class Arrays(dict[str, Any]):
-    """Arrays to fill, by ``group/variable``, all with draws along their second axis."""
+    """Arrays to fill, by ``group/variable``, with draws along their second axis, or blocks of them.
+
+    Parameters
+    ----------
+    arrays
+        In memory, or in Zarr.
+    traces
+        What they are.
+    """
+
+    def __init__(self, arrays: Mapping[str, Any], traces: Mapping[str, Trace]) -> None:
+        super().__init__(arrays)
+        self._every = {name: trace.every for name, trace in traces.items()}
+
+    def put(self, name: str, chains: slice, start: int, stop: int, values: Any) -> None:
+        """Fill in some draws of some chains."""
+        every = self._every[name]
+        self[name][chains, start // every : -(-stop // every)] = values
 
     def grow(self, draws: int) -> None:
         """Make room for so many draws."""
         for name, array in self.items():
-            shape = (array.shape[0], draws, *array.shape[2:])
+            entries = draws // self._every[name]
+            shape = (array.shape[0], entries, *array.shape[2:])
             if isinstance(array, zarr.Array):
                 array.resize(shape)
             else:
-                more = (array.shape[0], draws - array.shape[1], *array.shape[2:])
+                more = (array.shape[0], entries - array.shape[1], *array.shape[2:])
                 empty = np.full(more, _fill(str(array.dtype)), array.dtype)
                 self[name] = np.concatenate([array, empty], axis=1) if array.shape[1] else empty
 
 
 def in_memory(traces: Mapping[str, Trace]) -> Arrays:
     """Return arrays to fill, by ``group/variable``, not on disk."""
-    return Arrays({name: np.empty(t.shape, t.dtype) for name, t in traces.items()})
+    return Arrays({name: np.empty(t.shape, t.dtype) for name, t in traces.items()}, traces)
 
 
 def _fill(dtype: str) -> Any:
@@ -95,6 +114,7 @@ def _chunks(
     fewest, most = ROWS_PER_CHUNK
     rows = fewest if len(trace.dims) > 3 else min(max(VALUES_PER_CHUNK // draws, fewest), most)
     rows -= rows % ROWS_AT_ONCE
+    draws //= trace.every
     rest = [max(1, min(n, rows)) for n in trace.shape[2:]]
     size = np.dtype(trace.dtype).itemsize * chains * draws
     shard = []

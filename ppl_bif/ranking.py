@@ -10,6 +10,7 @@ from ppl_bif.checks import whole
 from ppl_bif.discoveries import benjamini_hochberg, surest
 from ppl_bif.scores import BLOCK_PAIRS, RESOLVED_ERRORS, attributes, influence, shrinks
 from ppl_bif.search import Best, search
+from ppl_bif.streaming import is_streamed
 from ppl_bif.traces import Traces, refuse_unsampled, traces
 
 __all__ = ["top"]
@@ -89,9 +90,11 @@ def top(
         sides = traces(scores, train, query, observable)
         rows, queries = (len(side.ids) for side in sides)
         few = shrink == "eb" or rows * queries <= BLOCK_PAIRS
-        if not (few and shrinks(shrink, "covariance", rows)):
-            return _searched(scores, *sides, k, fdr)
-        scores = influence(scores, train=train, query=query, observable=observable, shrink="eb")
+        if not is_streamed(scores):
+            if not (few and shrinks(shrink, "covariance", rows)):
+                return _searched(scores, *sides, k, fdr)
+            shrink = "eb"
+        scores = influence(scores, train=train, query=query, observable=observable, shrink=shrink)
     rows, queries = scores.sizes["train"], scores.sizes["query"]
     _check_k(k, rows)
     height = max(1, BLOCK_PAIRS // rows)

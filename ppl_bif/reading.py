@@ -43,13 +43,16 @@ def read_run(where: Place) -> Any:
     else:
         chains, draws = _so_far(where)
         attrs |= {"completed": False, "draws": draws}
+    entries = {"draw": draws, "block": draws // attrs.get("draws_per_block", 1)}
     with understanding(where.address), quiet():
         vet(where, GROUPS)
         root = zarr.open_group(
             where.zarr(read_only=True), mode="r", zarr_format=3, use_consolidated=False
         )
         groups = {
-            name: _group(where, root[name], name, chains, draws) for name in GROUPS if name in root
+            name: _group(where, root[name], name, chains, entries)
+            for name in GROUPS
+            if name in root
         }
     return inference_data(groups, attrs)
 
@@ -66,11 +69,16 @@ def _so_far(where: Place) -> tuple[Any, int]:
     return chains, min(leg.draws for leg in begun.values())
 
 
-def _group(where: Place, group: Any, name: str, chains: Any, draws: int) -> xr.Dataset:
-    """Read coordinates and constants of a group, and refer to its traces."""
+def _group(
+    where: Place, group: Any, name: str, chains: Any, entries: Mapping[str, int]
+) -> xr.Dataset:
+    """Read coordinates and constants of a group, and refer to its traces: so many of draws."""
     arrays = dict(group.arrays())
     traces = {
-        k: a for k, a in arrays.items() if a.metadata.dimension_names[:2] == ("chain", "draw")
+        k: a
+        for k, a in arrays.items()
+        if a.metadata.dimension_names[:1] == ("chain",)
+        and a.metadata.dimension_names[1:2] in (("draw",), ("block",))
     }
     fixed = xr.open_zarr(
         where.zarr(read_only=True),
@@ -88,14 +96,16 @@ def _group(where: Place, group: Any, name: str, chains: Any, draws: int) -> xr.D
     if "chain" in fixed.dims:
         fixed = fixed.isel(chain=chains)
     for key, array in traces.items():
-        if draws > array.shape[1] or (chains != slice(None) and max(chains) >= array.shape[0]):
+        dims = array.metadata.dimension_names
+        taken: dict[str, Any] = {"chain": chains, dims[1]: slice(entries[dims[1]])}
+        few = entries[dims[1]] > array.shape[1]
+        if few or (chains != slice(None) and max(chains) >= array.shape[0]):
             raise StoreError(f"{name}/{key} in {where.address} holds less than the store says")
         source = LazilyIndexedArray(_Checked(array, f"{name}/{key}", where.address))
-        dims = array.metadata.dimension_names
         chunks = {"preferred_chunks": dict(zip(dims, array.chunks, strict=True))}
         whole = xr.Variable(dims, source, encoding=chunks)
-        fixed[key] = whole.isel(chain=chains, draw=slice(draws))
-    return fixed.assign_coords(draw=np.arange(draws))
+        fixed[key] = whole.isel(taken)
+    return fixed.assign_coords(draw=np.arange(entries["draw"]))
 
 
 class _Checked(BackendArray):

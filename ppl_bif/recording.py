@@ -40,12 +40,16 @@ class Record(NamedTuple):
         beta and gamma.
     lowest_lp
         Log posterior, up to a constant, below which a chain has left.
+    stream
+        What is made of draws in place of traces of all training rows, if anything: a
+        :class:`ppl_bif.streaming.Stream`.
     """
 
     saved: list[str]
     inverse_temperature: float
     localization: float
     lowest_lp: float
+    stream: Any = None
 
     def observe(self, draws: Draws, diverged: np.ndarray) -> dict[str, np.ndarray]:
         """Record draws. A chain that diverged, before or among them, is NaN from there on."""
@@ -55,7 +59,13 @@ class Record(NamedTuple):
         for name, value in traces_of(draws).items():
             hides = lost.any() and name.startswith("log_likelihood/")
             found[name] = blanked(value, lost) if hides else value
-        return found
+        return found if self.stream is None else self.stream.fold(found)
+
+    def joined(self, bursts: Sequence[Mapping[str, np.ndarray]]) -> dict[str, np.ndarray]:
+        """Put together what was recorded of draws, one after another."""
+        if self.stream is not None:
+            return self.stream.joined(bursts)
+        return {name: np.concatenate([b[name] for b in bursts], axis=1) for name in bursts[0]}
 
     def judge(
         self,
@@ -166,11 +176,15 @@ def traces(
     at_mode: Mapping[str, np.ndarray],
     weights: Mapping[str, Any],
     dtype: str = "float32",
+    *,
+    kept: int | None = None,
+    draws_per_block: int = 1,
 ) -> dict[str, Trace]:
     """Describe the variables to be filled, by ``group/variable``, before the first draw.
 
     Log-likelihoods are of the ``dtype``; weights are as the arrays or tensors of their trained
-    values.
+    values. Of a run that is streamed, traces of so many training rows are kept, and sums over
+    blocks of so many draws.
     """
     first, size = ("chain", "draw"), (chains, 0)
     found = {
@@ -179,6 +193,8 @@ def traces(
         )
         for name, value in at_mode.items()
     }
+    if kept is not None:
+        found |= _streamed(found, kept, draws_per_block)
     for name in SAMPLE_STATS:
         if name in ALWAYS or name in stats:
             kind = "bool" if name == "diverging" else "float64"
@@ -188,6 +204,19 @@ def traces(
         kind = str(value.dtype).removeprefix("torch.")
         found[f"posterior/{name}"] = Trace((*first, *dims), (*size, *value.shape), kind)
     return found
+
+
+def _streamed(found: Mapping[str, Trace], kept: int, draws_per_block: int) -> dict[str, Trace]:
+    """Describe traces of some training rows, and sums of all."""
+    train, query = (found[f"log_likelihood/{name}_obs"] for name in ("train", "query"))
+    chains, rows = train.shape[0], train.shape[2]
+    shape = (chains, 0, 2 + query.shape[2], rows)
+    some = train._replace(
+        dims=(*train.dims[:2], "train_kept", *train.dims[3:]),
+        shape=(chains, 0, kept, *train.shape[3:]),
+    )
+    sums = Trace(("chain", "block", "factor", "train"), shape, "float32", draws_per_block)
+    return {"log_likelihood/train_obs": some, "log_likelihood/train_sums": sums}
 
 
 def rounding(values: np.ndarray) -> float:

@@ -40,6 +40,8 @@ from ppl_bif.schema import SCHEMA_VERSION, inference_data
 from ppl_bif.sites import Sites, select_sites
 from ppl_bif.stopping import Goal, as_goal
 from ppl_bif.store import create_store, find_finished, finish_store, resume_store
+from ppl_bif.streaming import Stream, draws_per_block
+from ppl_bif.traces import spread
 from ppl_bif.tuning import Choice, choose_kernel, choose_localization
 
 __all__ = ["block_of_draws", "chain_groups", "sample"]
@@ -49,6 +51,8 @@ BLOCK_BYTES, BLOCK_DRAWS = 2**27, 256
 ROUNDED_ROWS = 256
 # On a CPU, more weights than that leave its caches, and are no quicker together.
 VECTORIZED_WEIGHTS = 2**23
+# Training rows of which a streamed run keeps traces: those that are looked at to diagnose one.
+KEPT_ROWS, KEPT_STRETCHES = 2048, 32
 # NUTS calls a rise of the energy by 1,000 a divergence; a Gaussian adds d/2 at stationarity.
 ENERGY_RISE, ENERGY_RISE_PER_WEIGHT = 1000.0, 10.0
 
@@ -74,6 +78,7 @@ def sample(
     chain_method: str = "auto",
     progress: bool | None = None,
     client: Any = None,
+    stream: bool = False,
 ) -> Any:
     """Sample the local posterior and record every row's log-likelihood at each draw.
 
@@ -130,6 +135,12 @@ def sample(
         A ``dask.distributed.Client``, on whose workers chains are sampled after warm-up: each task
         makes a block of draws and scores some of the rows. They write to ``store``, which all of
         them must reach. What comes out does not depend on them.
+    stream
+        Whether to keep, in place of traces of the training rows, their sums of products with the
+        queries over some 32 blocks of draws, ``train_sums``, from which :func:`ppl_bif.influence`
+        has the same covariances and errors; and traces of 2,048 rows, to diagnose the run by. It
+        pays where there are fewer queries than a block has draws. Scores are not shrunk then, and
+        such a run does not go on to more draws.
 
     Returns
     -------
@@ -166,13 +177,15 @@ def sample(
     >>> print(idata.attrs["tuning"][2])
     localization = 0.2286: 1/70 of the top curvature 16 of the loss at w*
     """
-    numbers = {
+    numbers: dict[str, Any] = {
         "chains": whole("chains", chains),
         "draws": _draws(draws, target, max_time),
         "warmup": None if warmup is None else whole("warmup", warmup, least=0),
         "seed": whole("seed", seed, least=0),
         "trace_dtype": _trace_dtype(trace_dtype),
     }
+    if stream:
+        numbers["draws_per_block"] = _draws_per_block(numbers, client)
     if evaluation_batch_size is not None:
         whole("evaluation_batch_size", evaluation_batch_size)
     data = {"train": as_batch(train, "train"), "query": as_batch(query, "query")}
@@ -193,6 +206,8 @@ def sample(
     at_mode = score_mode(engine, ids)
     constant = gather_constant(data, ids, at_mode, constant_data)
     record = _record(kernel, at_mode, save_weights)
+    if stream:
+        record = record._replace(stream=_stream(at_mode))
     plan = _plan(kernel, numbers, groups, at_mode)
     kept_digest = digest(record.saved, content(constant, constant_data))
     attrs = {
@@ -214,8 +229,21 @@ def sample(
             show=_show(progress),
         ),
         plan,
-        traces(kernel.stats, chains, at_mode, saved, trace_dtype),
-        fixed_groups(chains, ids, constant, posterior=bool(record.saved)),
+        traces(
+            kernel.stats,
+            chains,
+            at_mode,
+            saved,
+            trace_dtype,
+            kept=len(record.stream.kept) if stream else None,
+            draws_per_block=numbers.get("draws_per_block", 1),
+        ),
+        fixed_groups(
+            chains,
+            ids | ({"train_kept": ids["train"][record.stream.kept]} if stream else {}),
+            constant,
+            posterior=bool(record.saved),
+        ),
         attrs,
         SHARD_BYTES if workers is None else FILE_BYTES,
     )
@@ -281,6 +309,23 @@ def _rounded(arrays: Mapping[str, Any], draws: int) -> dict[str, float]:
         if name.startswith("log_likelihood/") and array.dtype == np.float16
     }
     return {"trace_rounding": max(map(rounding, found.values()))} if found else {}
+
+
+def _draws_per_block(numbers: Mapping[str, Any], client: Any) -> int:
+    if isinstance(numbers["draws"], Goal) or client is not None:
+        raise ValueError(
+            "stream=True sums over blocks of draws that are known from the start, in this process: "
+            "pass draws=..., a number, and no client"
+        )
+    return draws_per_block(numbers["chains"], numbers["draws"])
+
+
+def _stream(at_mode: Mapping[str, np.ndarray]) -> Stream:
+    summed = {
+        name: value.reshape(len(value), -1).sum(axis=1, dtype=float)
+        for name, value in at_mode.items()
+    }
+    return Stream(summed, spread(len(summed["train"]), KEPT_ROWS, KEPT_STRETCHES))
 
 
 def _trace_dtype(name: Any) -> str:
@@ -394,7 +439,7 @@ def _plan(
         numbers["draws"],
         numbers["warmup"],
         numbers["seed"],
-        block_of_draws(groups[0], at_mode),
+        numbers.get("draws_per_block") or block_of_draws(groups[0], at_mode),
         passes,
     )
 

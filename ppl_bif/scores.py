@@ -1,6 +1,6 @@
 """Bayesian influence of training rows on queries: the covariance of their log-likelihoods."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 import dask.array as da
@@ -14,6 +14,7 @@ from ppl_bif.correlation import block_correlation
 from ppl_bif.covariance import block_covariance
 from ppl_bif.schema import root_attrs, usable_chains
 from ppl_bif.shrinkage import Shrunk
+from ppl_bif.streaming import find_sums
 from ppl_bif.tiles import Estimate
 from ppl_bif.traces import STRETCH, Traces, refuse_unsampled, traces
 
@@ -55,13 +56,13 @@ class _Estimator(NamedTuple):
         estimate = block_correlation if self.kind == "correlation" else block_covariance
         raw = estimate(train, query, **self.plain._asdict())
         if self.copula is None:
-            return tuple(self._scaled(layer) for layer in raw)
+            return self.scaled(raw)
         mean, sd, false_sign = copula_covariance(train, query, raw, **self.copula._asdict())
-        return *(self._scaled(layer) for layer in (mean, sd, *raw)), false_sign
+        return *self.scaled((mean, sd, *raw)), false_sign
 
-    def _scaled(self, layer: np.ndarray) -> np.ndarray:
-        layer *= self.scale
-        return layer
+    def scaled(self, layers: Iterable[np.ndarray]) -> tuple[np.ndarray, ...]:
+        """Put values and errors into their units."""
+        return tuple(np.multiply(layer, self.scale, out=layer) for layer in layers)
 
 
 def influence(
@@ -146,22 +147,28 @@ def influence(
     _check_estimator(kind, shrink)
     refuse_unsampled(idata)
     rows, explained = traces(idata, train, query, observable)
-    shrunk = shrinks(shrink, kind, len(rows.ids))
+    sums = find_sums(idata, explained, kind=kind, shrink=shrink)
+    train_ids = rows.ids if sums is None else sums.ids
+    shrunk = sums is None and shrinks(shrink, kind, len(rows.ids))
     some = rows.some(), explained.some()
     plain = blocks_against(*some)
+    if sums is not None:
+        plain = sums.fitting(plain)
     copula = _copula(*some, plain)._replace(wider=_widening(*some)) if shrunk else None
     attrs = attributes(idata, rows, plain, kind=kind, shrunk=shrunk)
     scale = attrs["inverse_temperature"] if kind == "covariance" else 1.0
     estimator = _Estimator(kind, scale, plain, copula)
 
     def pairs(query_rows: slice, train_rows: slice) -> tuple[np.ndarray, ...]:
+        if sums is not None:
+            return estimator.scaled(sums.covariance(query_rows, train_rows, plain))
         return estimator(rows.read(train_rows), explained.read(query_rows))
 
-    size = (len(estimator.names), len(explained.ids), len(rows.ids))
+    size = (len(estimator.names), len(explained.ids), len(train_ids))
     layers = _evaluate(pairs, *size, block_pairs, whole_queries=shrunk)
     scores = xr.Dataset(
         {name: (("query", "train"), layers[i]) for i, name in enumerate(estimator.names)},
-        coords={"query": explained.ids, "train": rows.ids},
+        coords={"query": explained.ids, "train": train_ids},
         attrs=attrs,
     )
     if copula:

@@ -158,7 +158,7 @@ def create_store(
         root.create_array(
             FOLDER, shape=(0,), chunks=(1,), dtype="uint8", dimension_names=("nothing",)
         )
-    return Arrays(arrays)
+    return Arrays(arrays, traces)
 
 
 def resume_store(where: Place, traces: Mapping[str, Trace], attrs: Mapping[str, Any]) -> Arrays:
@@ -186,7 +186,7 @@ def resume_store(where: Place, traces: Mapping[str, Trace], attrs: Mapping[str, 
             raise StoreError(f"{name} in {where.address} has shape {found.shape}: remove the store")
         if str(found.dtype) != trace.dtype:
             raise StoreError(f"{name} in {where.address} is {found.dtype}: remove the store")
-    return Arrays(arrays)
+    return Arrays(arrays, traces)
 
 
 def finish_store(where: Place, attrs: Mapping[str, Any], draws: int) -> Any:

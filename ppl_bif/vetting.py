@@ -61,6 +61,7 @@ def vet_attrs(attrs: Mapping[str, Any], where: Place) -> None:
         "fingerprint": lambda v: isinstance(v, str) and len(v) < 200,
         "completed": lambda v: isinstance(v, bool),
         "chains": lambda v: _count(v) and 0 < v < 10**6,
+        "draws_per_block": lambda v: _count(v) and v > 0,
         "draws": lambda v: v == "auto" or (_count(v) and v <= MOST_DRAWS),
         "tuning": _texts,
         "notes": _texts,
@@ -153,6 +154,6 @@ def _vet_size(where: Place, name: str, found: Mapping[str, Any], chunk: Sequence
         raise _refusal(where, f"{name} is in chunks of {'x'.join(map(str, chunk))}")
     dims, shape = list(found.get("dimension_names") or []), found["shape"]
     # Traces are read piece by piece, the rest at once.
-    at_once = shape[:2] if dims[:2] == ["chain", "draw"] else shape
+    at_once = shape[:2] if dims[:2] in (["chain", "draw"], ["chain", "block"]) else shape
     if 8 * math.prod(at_once) > (memory_to_use(None) or math.inf):
         raise _refusal(where, f"{name} has shape {str(shape)[:80]}, more than memory holds")
