@@ -140,22 +140,26 @@ def test_an_unknown_type_of_traces_is_refused():
         fake_run(trace_dtype="int8")
 
 
-def test_a_million_rows_make_thousands_of_files():
+@pytest.mark.parametrize(
+    ("chains_at_once", "file_bytes", "most"),
+    [(4, sampling.SHARD_BYTES, 3000), (1, sampling.FILE_BYTES, 20_000)],
+)
+def test_a_million_rows_make_thousands_of_files(chains_at_once, file_bytes, most):
     rows, chains, draws = 10**6, 4, 4000
-    block = sampling.BLOCK_BYTES // (4 * chains * rows)
+    block = sampling.BLOCK_BYTES // (4 * chains_at_once * rows)
+    how = {"chains": chains_at_once, "draws": block, "file_bytes": file_bytes}
     root = zarr.create_group({}, zarr_format=3)
     files, largest = 0, 0
     for name, width in (("train_obs", rows), ("query_obs", 1000)):
         trace = Trace(("chain", "draw", name), (chains, draws, width), "float32")
-        array = create(root, name, trace, chains=chains, draws=block)
+        array = create(root, name, trace, **how)
         files += math.prod(-(-n // s) for n, s in zip(array.shape, array.shards, strict=True))
         largest = max(largest, math.prod(array.shards) * 4)
         assert math.prod(array.chunks) * 4 <= 2**25
     for name in ("lp", "distance"):
-        array = create(root, name, Trace(("chain", "draw"), (chains, draws), "float64"),
-                       chains=chains, draws=block)  # fmt: skip
+        array = create(root, name, Trace(("chain", "draw"), (chains, draws), "float64"), **how)
         files += math.prod(-(-n // s) for n, s in zip(array.shape, array.chunks, strict=True))
-    assert files < 3000
+    assert files < most
     assert largest < 2**27
 
 
