@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from ppl_bif.sampling import sample
     from ppl_bif.scores import influence
     from ppl_bif.store import open_store
+    from ppl_bif.weights import save_draw
 
 __version__ = _version("ppl_bif")
 
@@ -33,6 +34,7 @@ _HOME = {
     "plot_top": "plots",
     "write_report": "report",
     "sample": "sampling",
+    "save_draw": "weights",
     "top": "ranking",
 }
 
@@ -47,6 +49,7 @@ __all__ = [
     "plot_diagnosis",
     "plot_top",
     "sample",
+    "save_draw",
     "top",
     "write_report",
 ]
