@@ -3,22 +3,22 @@
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import numpy as np
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from ppl_bif.checkpoint import NOT_BEGUN, Checkpoints, most_draws
+from ppl_bif.checkpoint import Checkpoints, most_draws
 from ppl_bif.cluster import Block, Done, Workers
 from ppl_bif.convergence import top_resolved
-from ppl_bif.errors import DivergenceError, StoreError
+from ppl_bif.errors import DivergenceError
 from ppl_bif.interrupts import Stop, heeding
 from ppl_bif.kernel import BURST_DRAWS, Engine
-from ppl_bif.places import telling
+from ppl_bif.logbook import GO_ON, At, Logbook
 from ppl_bif.recording import Record
 from ppl_bif.stopping import QUERIES, TRAIN_ROWS, Goal, measure, next_draws
-from ppl_bif.tuning import Choice, Tuned, burnt_in, packed_tuned, warm_up
+from ppl_bif.tuning import Choice, Tuned, burnt_in, warm_up
 
 __all__ = ["Plan", "Ran", "drive", "some_rows"]
 
@@ -28,12 +28,6 @@ FIRST_LOOK, LOOK_AGAIN = 50, 1.5
 BURST_SECONDS = 0.2
 # Gives a chain that is begun again random numbers of its own.
 SECOND_SEED = 1_000_003
-# A block of draws that takes longer is cut short by a checkpoint.
-CHECKPOINT_SECONDS = 300.0
-# Checkpoints of so many bytes or more may take 1 in so many seconds, and are written less often.
-LARGE_STATE, CHECKPOINT_SHARE = 2**26, 20
-TUNED, MOST_VECTORS, HEADER_BYTES = "tuned", 2**12, 2**20
-GO_ON = "; repeat the call to sample() to go on from there"
 
 
 class Plan(NamedTuple):
@@ -127,7 +121,8 @@ def drive(
         disable=not show,
     )
     with bar, _heeding(checkpoints) as stop:
-        course = _Course(engine, plan, record, arrays, bar, checkpoints, stop, workers)
+        log = Logbook(engine, plan.seed, checkpoints)
+        course = _Course(engine, plan, record, arrays, bar, log, stop, workers)
         course.tell(choices)
         goal = plan.draws
         draws = course.to_goal(goal) if isinstance(goal, Goal) else course.to(goal, keep=False)
@@ -135,7 +130,12 @@ def drive(
     assert course.tuned is not None
     step = float(str(engine.step_size(course.tuned.state).min()))  # .001, not .00100000005
     return Ran(
-        draws, course.seconds, course.tuned, step, [*choices, *course.tuned.choices], course.notes
+        draws,
+        course.log.seconds,
+        course.tuned,
+        step,
+        [*choices, *course.tuned.choices],
+        course.notes,
     )
 
 
@@ -156,14 +156,6 @@ def _heeding(checkpoints: Checkpoints | None) -> Iterator[Stop]:
         ) from None
 
 
-class _Leg(NamedTuple):
-    """Chains that move together: draws recorded, where they are, which have diverged."""
-
-    draws: int
-    state: Any
-    lost: np.ndarray
-
-
 class _Course:
     """A run under way: where its chains are."""
 
@@ -174,29 +166,19 @@ class _Course:
         record: Record,
         arrays: Any,
         bar: Progress,
-        checkpoints: Checkpoints | None,
+        log: Logbook,
         stop: Stop,
         workers: Workers | None,
     ) -> None:
         self.engine, self.plan, self.record, self.arrays = engine, plan, record, arrays
-        self.checkpoints, self.stop, self.workers = checkpoints, stop, workers
-        before = NOT_BEGUN if checkpoints is None else checkpoints.course
-        self.began = self.saved = time.perf_counter()
-        self.pause = 0.0
-        self.seconds_before, self.begun_again = before.seconds, dict(before.again)
+        self.log, self.stop, self.workers = log, stop, workers
+        self.begun_again = dict(log.before.again)
         self.diverged = np.zeros(sum(map(len, plan.groups)), bool)
-        self.legs: dict[str, _Leg] = {}
+        self.legs: dict[str, At] = {}
         self.notes: list[str] = []
         self.bar, self.task = bar, bar.add_task("warm-up", total=None, seen="")
         self.resolved, self.look_at, self.burst = "", FIRST_LOOK, 1
-        # The first chains are where warm-up left them: without them, it has to be gone through.
-        begun = f"chains-{plan.groups[0][0]}" in before.legs
-        self.tuned = self.tuned_before(before.tuned) if before.tuned and begun else None
-
-    @property
-    def seconds(self) -> float:
-        """Return the time spent, also before the run was taken up again."""
-        return self.seconds_before + time.perf_counter() - self.began
+        self.tuned = log.tuned(plan.groups[0])
 
     def tell(self, choices: Sequence[Choice]) -> None:
         """Print what was chosen, above the bar."""
@@ -207,7 +189,7 @@ class _Course:
     def to_goal(self, goal: Goal) -> int:
         """Make draws until a goal is reached; return how many per chain."""
         drawn, found, pace = 0, None, 0.0
-        wanted = self.drawn_before() or next_draws(goal, None, pace, self.seconds)
+        wanted = self.log.drawn_before() or next_draws(goal, None, pace, self.log.seconds)
         while wanted > drawn:
             start = time.perf_counter()
             before, drawn = drawn, self.to(wanted, keep=True)
@@ -215,7 +197,7 @@ class _Course:
             pace = (time.perf_counter() - start) / (drawn - before) if before else 0.0
             found = measure(goal, *self.look(drawn))
             self.resolved = f"{goal.measure} {found.value:.2f} of {goal.target:g}"
-            wanted = next_draws(goal, found, pace, self.seconds)
+            wanted = next_draws(goal, found, pace, self.log.seconds)
         assert found is not None
         end = "reached" if found.value >= goal.target else "not reached"
         self.notes.append(
@@ -224,17 +206,10 @@ class _Course:
         )
         return drawn
 
-    def drawn_before(self) -> int:
-        """Return to how many draws a run that is taken up again was going, 0 for a new one."""
-        if self.checkpoints is None:
-            return 0
-        course = self.checkpoints.course
-        return course.draws or most_draws(course)
-
     def to(self, draws: int, *, keep: bool) -> int:
         """Bring every group to so many draws; ``keep`` their states to go on from."""
-        self.note(draws=draws if keep else 0)
-        with self.telling():
+        self.log.note(draws=draws if keep else 0)
+        with self.log.telling():
             self.arrays.grow(draws)
         if self.workers is not None:
             self.spread(self.workers, draws, keep=keep)
@@ -247,51 +222,59 @@ class _Course:
         """Bring every chain to so many draws on the workers of a cluster; ``keep`` their states."""
         if self.tuned is None:
             first = self.plan.groups[0]
-            self.save(f"chains-{first[0]}", _Leg(0, self.warmed(first), np.zeros(1, bool)))
+            self.log.put(f"chains-{first[0]}", At(0, self.warmed(first), np.zeros(1, bool)))
         assert self.tuned is not None
-        assert self.checkpoints is not None
-        where = self.checkpoints.place.address
-        workers.send(self.engine, where, self.tuned, self.arrays, self.plan.passes)
+        assert self.log.address is not None
+        workers.send(self.engine, self.log.address, self.tuned, self.arrays, self.plan.passes)
         self.bar.update(self.task, description="sampling", total=draws * len(self.plan.groups))
         begun = [self.packed_before(group, draws, keep=keep) for group in self.plan.groups]
         blocks = [self.block_from(*where, draws) for where in begun]
 
         def follow(done: Done) -> Block | None:
             name, at = done.block.name, self.recorded(done, draws)
-            self.put(name, at, done.state)
+            self.log.put_packed(name, at, done.state)
             if keep and at.draws == draws:
                 self.legs[name] = at
             return self.block_from(name, done.block.chain, at, draws)
 
         workers.make([block for block in blocks if block], follow)
 
-    def packed_before(self, group: list[int], draws: int, *, keep: bool) -> tuple[str, int, _Leg]:
+    def packed_before(self, group: list[int], draws: int, *, keep: bool) -> tuple[str, int, At]:
         """Return where a chain is, its state packed; None for a state that has not begun."""
         name = f"chains-{group[0]}"
         at = self.legs.pop(name, None)
-        if at is None and (found := self.leg_before(name, group, draws, keep=keep)) is not None:
+        if at is None and (found := self.at_before(name, group, draws, keep=keep)) is not None:
             packed = None if found.state is None else self.engine.pack(found.state, shared=False)
             at = found._replace(state=packed)
-        at = at or _Leg(0, None, np.zeros(1, bool))
+        at = at or At(0, None, np.zeros(1, bool))
         self.diverged[group] = at.lost
         return name, group[0], at
 
-    def block_from(self, name: str, chain: int, at: _Leg, draws: int) -> Block | None:
+    def at_before(self, name: str, group: list[int], draws: int, *, keep: bool) -> At | None:
+        """Return where a group was when the run was left, None if it had not begun."""
+        if self.tuned is None:
+            return None
+        at = self.log.at(name, group, draws, self.tuned, keep=keep)
+        if at is not None:
+            self.bar.update(self.task, advance=at.draws)
+        return at
+
+    def block_from(self, name: str, chain: int, at: At, draws: int) -> Block | None:
         """Return the next draws of a chain to be made by a worker, None at its end."""
         if at.draws == draws:
             return None
         stop = min((at.draws // self.plan.block + 1) * self.plan.block, draws)
         return Block(name, chain, self.plan.seed, at.state, at.draws, stop)
 
-    def recorded(self, done: Done, draws: int) -> _Leg:
+    def recorded(self, done: Done, draws: int) -> At:
         """Judge a block that workers made, write its statistics, and say where its chain is."""
         block, chains = done.block, slice(done.block.chain, done.block.chain + 1)
         rows = self.arrays["log_likelihood/train_obs"].shape[2]
         found = self.record.judge(done.total, done.stats, rows, self.diverged[chains])
         lost = found["sample_stats/diverging"]
         self.diverged[chains] = lost[:, -1]
-        at = _Leg(block.stop, done.state, lost[:, -1])
-        with self.telling():
+        at = At(block.stop, done.state, lost[:, -1])
+        with self.log.telling():
             for variable, values in found.items():
                 self.arrays.put(variable, chains, block.start, block.stop, values)
             if lost.any():
@@ -317,10 +300,10 @@ class _Course:
         keep: bool = False,
     ) -> None:
         """Bring a group to so many draws, from where it is or from its beginning."""
-        at = self.legs.pop(name, None) or self.leg_before(name, group, draws, keep=keep)
+        at = self.legs.pop(name, None) or self.at_before(name, group, draws, keep=keep)
         if at is None:
-            at = _Leg(0, begin(group), np.zeros(len(group), bool))
-            self.save(name, at)
+            at = At(0, begin(group), np.zeros(len(group), bool))
+            self.log.put(name, at)
         self.diverged[group] = at.lost
         self.bar.update(self.task, description="sampling", total=draws * len(self.plan.groups))
         at = self.draw(name, group, at, draws)
@@ -340,31 +323,31 @@ class _Course:
             lost=lambda state: self.record.lost(self.engine, state),
         )
         self.tuned = tuned._replace(state=self.engine.without_weights(tuned.state))
-        self.save_tuned()
+        self.log.put_tuned(self.tuned)
         self.tell(tuned.choices)
         return tuned.state
 
-    def draw(self, name: str, group: list[int], at: _Leg, last: int) -> _Leg:
+    def draw(self, name: str, group: list[int], at: At, last: int) -> At:
         """Make and record draws of a group up to the last."""
         chains = slice(group[0], group[-1] + 1)
-        self.stop.drawing = self.checkpoints is not None
+        self.stop.drawing = self.log.address is not None
         while at.draws < last:
             start, stop = at.draws, min((at.draws // self.plan.block + 1) * self.plan.block, last)
             at, found = self.block(chains, at, stop)
-            with self.telling():
+            with self.log.telling():
                 for variable, values in found.items():
                     self.arrays.put(variable, chains, start, at.draws, values)
                 if at.lost.all():
                     at = at._replace(draws=self.lost_from(chains, at.draws, last))
-            if at.draws == last or self.stop.asked or self.since_saved() >= self.pause:
-                self.save(name, at)
+            if at.draws == last or self.stop.asked or self.log.wants_state():
+                self.log.put(name, at)
             if self.stop.asked:
                 raise KeyboardInterrupt
             self.show_resolved(at.draws)
         self.stop.drawing = False
         return at
 
-    def block(self, chains: slice, at: _Leg, stop: int) -> tuple[_Leg, dict[str, np.ndarray]]:
+    def block(self, chains: slice, at: At, stop: int) -> tuple[At, dict[str, np.ndarray]]:
         """Make draws in bursts that are long enough to be quick and short enough to be shown."""
         assert self.tuned is not None
         most = min(self.plan.block, BURST_DRAWS)
@@ -378,7 +361,7 @@ class _Course:
             )
             bursts.append(self.record.observe(draws, at.lost))
             lost = bursts[-1]["sample_stats/diverging"][:, -1]
-            at, self.diverged[chains] = _Leg(at.draws + count, state, lost), lost
+            at, self.diverged[chains] = At(at.draws + count, state, lost), lost
             self.bar.update(self.task, advance=count, seen=self.describe(bursts[-1]))
             if time.perf_counter() - began < BURST_SECONDS:
                 self.burst = min(2 * self.burst, BURST_DRAWS)
@@ -388,12 +371,7 @@ class _Course:
         """Say whether a block is to be cut short: by Ctrl-C, or because it takes long."""
         if self.record.stream is not None:
             return False
-        late = self.since_saved() > max(CHECKPOINT_SECONDS, self.pause)
-        return self.checkpoints is not None and (self.stop.asked or late)
-
-    def since_saved(self) -> float:
-        """Return the seconds since the last checkpoint."""
-        return time.perf_counter() - self.saved
+        return self.log.is_late() or (self.log.address is not None and self.stop.asked)
 
     def again(self, draws: int) -> None:
         """Begin each chain that diverged once more, alone, with half the step.
@@ -407,7 +385,7 @@ class _Course:
             if (when := self.begun_again.get(str(chain))) is None:
                 marks = self.arrays["sample_stats/diverging"][chain, :draws]
                 when = self.begun_again[str(chain)] = int(np.argmax(marks))
-                self.note(again=dict(self.begun_again))
+                self.log.note(again=dict(self.begun_again))
             self.bring(f"again-{chain}", [chain], draws, self.halved)
             end = "diverged again and is left out" if self.diverged[chain] else "ran to its end"
             self.notes.append(
@@ -424,88 +402,6 @@ class _Course:
         """Return chains that have reached their posterior by half the step."""
         assert self.tuned is not None
         return burnt_in(self.engine, self.tuned, group, self.plan.seed + SECOND_SEED, 0.5)
-
-    def telling(self) -> Any:
-        """Say what to do where a store cannot be written."""
-        if self.checkpoints is None:
-            return nullcontext()
-        return telling(self.checkpoints.place.address, GO_ON)
-
-    def note(self, **changes: Any) -> None:
-        """Change what the next checkpoint says of the course."""
-        if self.checkpoints is not None:
-            self.checkpoints.note(**changes)
-
-    def save(self, name: str, at: _Leg) -> None:
-        """Write a checkpoint of some chains, if there is a store."""
-        if self.checkpoints is not None:
-            self.put(name, at, self.engine.pack(at.state, shared=False))
-
-    def put(self, name: str, at: _Leg, arrays: Mapping[str, np.ndarray]) -> None:
-        """Write a checkpoint of some chains, whose state is packed."""
-        assert self.checkpoints is not None
-        self.note(seconds=self.seconds)
-        began = time.perf_counter()
-        with self.telling():
-            self.checkpoints.put(name, at.draws, at.lost.tolist(), arrays)
-        self.saved = time.perf_counter()
-        large = sum(array.nbytes for array in arrays.values()) >= LARGE_STATE
-        self.pause = CHECKPOINT_SHARE * (self.saved - began) if large else 0.0
-
-    def save_tuned(self) -> None:
-        """Write what warm-up found, if there is a store."""
-        if self.checkpoints is None or self.tuned is None:
-            return
-        found = packed_tuned(self.engine, self.tuned)
-        state = found.pop("state")
-        choices = [list(choice) for choice in self.tuned.choices]
-        self.note(tuned={**found, "choices": choices}, seconds=self.seconds)
-        with self.telling():
-            self.checkpoints.put(TUNED, 0, [], state)
-
-    def tuned_before(self, found: Mapping[str, Any]) -> Tuned:
-        """Return what warm-up found before the run was taken up again."""
-        like = self.engine.start(self.plan.groups[0], self.plan.seed)
-        before = self.state_before(TUNED, like)
-        assert before is not None
-        choices = [Choice(*choice) for choice in found["choices"]]
-        steps, burn_in, taken = (int(found[name]) for name in ("steps", "burn_in", "taken"))
-        return Tuned(self.engine.without_weights(before[1]), steps, burn_in, taken, choices)
-
-    def leg_before(self, name: str, group: list[int], draws: int, *, keep: bool) -> _Leg | None:
-        """Return where a group was when the run was left, None if it had not begun."""
-        if self.checkpoints is None or self.tuned is None:
-            return None
-        legs = self.checkpoints.course.legs.get(name, [])
-        if legs and legs[0].draws == draws and not keep:
-            found: tuple[Any, Any] | None = legs[0], None
-        else:
-            like = self.engine.start(group, self.plan.seed, like=self.tuned.state)
-            found = self.state_before(name, like)
-        if found is None:
-            return None
-        leg, state = found
-        self.bar.update(self.task, advance=leg.draws)
-        return _Leg(leg.draws, state, np.array(leg.diverged, bool))
-
-    def state_before(self, name: str, like: Any) -> tuple[Any, Any] | None:
-        """Read the last checkpoint of some chains, which ``like`` are at their beginning."""
-        assert self.checkpoints is not None
-        shape = self.engine.pack(like, shared=False)
-        bytes_ = sum(array.nbytes for array in shape.values())
-        # A root has as many vectors of the size of the weights as its rank.
-        most = MOST_VECTORS * bytes_ if name == TUNED else bytes_
-        found = self.checkpoints.get(name, most + HEADER_BYTES)
-        if found is None:
-            return None
-        leg, arrays = found
-        try:
-            return leg, self.engine.unpack(shape | arrays if name == TUNED else arrays, like)
-        except (KeyError, ValueError) as error:
-            raise StoreError(
-                f"the checkpoint of {name} in {self.checkpoints.place.address} is not of this run "
-                f"({error}): remove the store and sample again"
-            ) from error
 
     def look(self, draws: int) -> tuple[np.ndarray, np.ndarray]:
         """Read a spread of rows of the chains that have not diverged."""

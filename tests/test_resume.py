@@ -230,8 +230,8 @@ def test_a_run_goes_on_to_a_goal_and_is_returned_there(tmp_path, small_blocks, m
 def test_checkpoints_of_large_states_are_written_less_often(tmp_path, small_blocks, monkeypatch):
     with writing(Writes()) as often:
         expected = fake_run(tmp_path / "often", draws=12)
-    monkeypatch.setattr("ppl_bif.driving.LARGE_STATE", 0)
-    monkeypatch.setattr("ppl_bif.driving.CHECKPOINT_SHARE", 10**9)
+    monkeypatch.setattr("ppl_bif.logbook.LARGE_STATE", 0)
+    monkeypatch.setattr("ppl_bif.logbook.CHECKPOINT_SHARE", 10**9)
     with writing(Writes()) as seldom:
         assert_same(fake_run(tmp_path / "seldom", draws=12), expected)
     # Two files less for each of the blocks between the first and the last.
