@@ -1,11 +1,12 @@
 """What runs cost beside what was forecast: ``python -m benchmarks.scale``.
 
-Each forecast and each run in a fresh process, which measures its own peak of memory. Adds lines to
-``results/scale.jsonl``.
+Each forecast and each run in a fresh process of one thread, which measures its own peak of memory.
+Adds lines to ``results/scale.jsonl``.
 """
 
 import argparse
 import json
+import os
 import subprocess
 import sys
 import tempfile
@@ -22,7 +23,7 @@ from ppl_bif.memory import peak_memory
 RESULTS = Path(__file__).parent / "speed" / "results" / "scale.jsonl"
 # Network, rows (None: the 1,797 digits), chains, draws, steps between them.
 RUNS = {
-    "digits, MLP": ("mlp", None, 4, 4000, 5),
+    "digits, MLP": ("mlp", None, 4, 2000, 5),
     "digits, CNN": ("cnn", None, 4, 150, 5),
     "40,000 rows, MLP": ("mlp", 40_000, 4, 400, 10),
 }
@@ -138,7 +139,9 @@ def main() -> None:
 def apart(*arguments: str) -> dict[str, float]:
     """Forecast or make a run in a process of its own."""
     command = [sys.executable, "-m", "benchmarks.scale", "--one", *arguments]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    one_thread = {"OMP_NUM_THREADS": "1", "XLA_FLAGS": "--xla_cpu_multi_thread_eigen=false"}
+    environment = os.environ | one_thread
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
     if done.returncode:
         raise RuntimeError(f"{' '.join(command)} failed:\n{done.stderr[-2000:]}")
     return json.loads(done.stdout.splitlines()[-1])
