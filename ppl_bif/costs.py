@@ -200,9 +200,15 @@ def _parts(kernel: Kernel, data: Mapping[str, Batch]) -> list[dict[str, Batch]]:
 
 def _trial(kernel: Kernel, data: Mapping[str, Batch], chains: list[int], at_once: Any) -> _Trial:
     """Time draws of some chains, and the steps alone."""
-    engine, steps = kernel.bind(data, evaluation_batch_size=at_once), kernel.steps_per_draw
+    began, steps = time.perf_counter(), kernel.steps_per_draw
     assert steps is not None
+    engine = kernel.bind(data, evaluation_batch_size=at_once)
+    # As `sample` does, which scores all rows at w* first.
+    first = engine.start([0], 0)
+    for name in data:
+        engine.log_likelihood(first, name)
     state, drawn, walked = engine.start(chains, 0), [], []
+    ready = time.perf_counter() - began
     for _ in range(1 + REPEATS):
         began = time.perf_counter()
         # As many as lie between two measurements of the noise of minibatches.
@@ -216,7 +222,7 @@ def _trial(kernel: Kernel, data: Mapping[str, Batch], chains: list[int], at_once
     draw, walk = (statistics.median(seconds[1:]) for seconds in (drawn, walked))
     return _Trial(
         sum(map(num_rows, data.values())),
-        max(0.0, drawn[0] - draw) + max(0.0, walked[0] - walk),
+        ready + max(0.0, drawn[0] - draw) + max(0.0, walked[0] - walk),
         draw / MEASURE_EVERY,
         walk,
         {name: values.shape[3:] for name, values in found.likelihood.items()},

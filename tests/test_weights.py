@@ -28,7 +28,9 @@ def test_it_loads_into_the_network(tmp_path):
 
     torch.manual_seed(0)
     network = torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.Tanh(), torch.nn.Linear(4, 2))
-    kernel = SGLD(localize(network), step_size=1e-3, batch_size=4, steps_per_draw=1)
+    kernel = SGLD(
+        localize(network, likelihood="categorical"), step_size=1e-3, batch_size=4, steps_per_draw=1
+    )
     idata = bif.sample(kernel, train=data(), query=data(3, seed=1), draws=3, save_weights="0.*")
     path = bif.save_draw(idata, tmp_path / "draw.safetensors", chain=0, draw=2)
     missing, unexpected = network.load_state_dict(load(path), strict=False)
