@@ -1,12 +1,13 @@
 """What runs cost beside what was forecast: ``python -m benchmarks.scale``.
 
 Each forecast and each run in a fresh process of one thread, which measures its own peak of memory.
-Adds lines to ``results/scale.jsonl``.
+Three turns of each. Adds lines to ``results/scale.jsonl``.
 """
 
 import argparse
 import json
 import os
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -27,7 +28,7 @@ RUNS = {
     "digits, CNN": ("cnn", None, 4, 150, 5),
     "40,000 rows, MLP": ("mlp", 40_000, 4, 400, 10),
 }
-QUERIES, WARMUP = 1000, 20
+QUERIES, WARMUP, TURNS = 1000, 20, 3
 HEAD = "| run | backend | what | forecast | run | over |\n|---|---|---|---|---|---|"
 
 
@@ -122,18 +123,28 @@ def main() -> None:
     print(HEAD)
     for name in RUNS:
         for backend in ("pyro", "numpyro"):
-            found = {what: apart(name, backend, what) for what in ("forecast", "run")}
-            line = {"run": name, "backend": backend, **found, **about()}
+            turns = [
+                {what: apart(name, backend, what) for what in ("forecast", "run")}
+                for _ in range(TURNS)
+            ]
+            line = {"run": name, "backend": backend, "turns": turns, **about()}
             with RESULTS.open("a") as file:
                 file.write(json.dumps(line) + "\n")
-            for what, unit, style in (
-                ("seconds", 1, "{:.1f} s"),
-                ("disk", 1e6, "{:.1f} MB"),
-                ("memory", 1e6, "{:.0f} MB"),
-            ):
-                told, seen = (found[which][what] for which in ("forecast", "run"))
-                cells = [style.format(value / unit) for value in (told, seen)]
-                print(f"| {name} | {backend} | {what} | {' | '.join(cells)} | {told / seen:.2f} |")
+            show(name, backend, turns)
+
+
+def show(name: str, backend: str, turns: list[dict[str, dict[str, float]]]) -> None:
+    """Print what was told and seen, medians over turns, and their ratio with its range."""
+    for what, unit, style in (
+        ("seconds", 1, "{:.1f} s"),
+        ("disk", 1e6, "{:.1f} MB"),
+        ("memory", 1e6, "{:.0f} MB"),
+    ):
+        told, seen = ([turn[which][what] for turn in turns] for which in ("forecast", "run"))
+        cells = [style.format(statistics.median(values) / unit) for values in (told, seen)]
+        over = [a / b for a, b in zip(told, seen, strict=True)]
+        ratio = f"{statistics.median(over):.2f} ({min(over):.2f}-{max(over):.2f})"
+        print(f"| {name} | {backend} | {what} | {' | '.join(cells)} | {ratio} |", flush=True)
 
 
 def apart(*arguments: str) -> dict[str, float]:
@@ -150,7 +161,10 @@ def apart(*arguments: str) -> dict[str, float]:
 def one(name: str, backend: str, what: str) -> dict[str, float]:
     """Forecast or make a run."""
     import ppl_bif as bif
+    from ppl_bif.schema import arviz
 
+    # To import it takes seconds, which belong to no run.
+    arviz()
     network, count, chains, draws, steps = RUNS[name]
     train, query = rows(network) if count is None else many(count)
     settings: dict[str, Any] = {
