@@ -24,7 +24,7 @@ import zarr
 from ppl_bif.blocks import edges
 from ppl_bif.errors import StoreError
 from ppl_bif.kernel import BURST_DRAWS, Engine, Kernel
-from ppl_bif.places import place
+from ppl_bif.places import place, telling
 from ppl_bif.recording import Record, totals, traces_of
 from ppl_bif.tuning import Tuned, burnt_in, packed_tuned, unpacked_tuned
 
@@ -137,9 +137,10 @@ class Workers:
         Raises
         ------
         StoreError
-            If the cluster is lost, or a worker cannot write to the store.
+            If the cluster is lost, a block takes one worker after another with it, or a worker
+            cannot write to the store.
         """
-        from distributed import CancelledError, as_completed
+        from distributed import CancelledError, KilledWorker, as_completed
         from distributed.comm.core import CommClosedError
 
         parts: dict[str, dict[int, Done]] = defaultdict(dict)
@@ -154,6 +155,10 @@ class Workers:
                         running.update(self._submit(block))
         except (CancelledError, CommClosedError, TimeoutError) as error:
             raise StoreError(f"the Dask cluster was lost{LOST}") from error
+        except KilledWorker as error:
+            raise StoreError(
+                f"one worker after another died of the same block (is their memory enough?){LOST}"
+            ) from error
         finally:
             self.client.cancel(list(running.futures), force=True)
 
@@ -284,10 +289,11 @@ def _bound(kit: Kit, block: Block) -> tuple[Engine, Tuned]:
 
 def _write(kit: Kit, block: Block, shard: Shard, traces: Mapping[str, np.ndarray]) -> None:
     """Write some rows of a chain's traces, which lie in files of their own."""
-    store = place(kit.address).zarr()
-    root = zarr.open_group(store, mode="r+", zarr_format=3, use_consolidated=False)
-    for name, values in traces.items():
-        array: Any = root[name]
-        group = name.removeprefix("log_likelihood/").removesuffix("_obs")
-        rows = shard.get(group, slice(None))
-        array[block.chain : block.chain + 1, block.start : block.stop, rows] = values
+    with telling(kit.address, LOST):
+        store = place(kit.address).zarr()
+        root = zarr.open_group(store, mode="r+", zarr_format=3, use_consolidated=False)
+        for name, values in traces.items():
+            array: Any = root[name]
+            group = name.removeprefix("log_likelihood/").removesuffix("_obs")
+            rows = shard.get(group, slice(None))
+            array[block.chain : block.chain + 1, block.start : block.stop, rows] = values

@@ -128,7 +128,7 @@ def sample(
     chain_method
         ``"vectorized"`` moves all chains at once, ``"sequential"`` one after another, ``"auto"``
         the first if the device says that it has room for all, and on a CPU only up to 8 million
-        weights in all.
+        weights in all. With a client, each chain is moved alone.
     progress
         Whether to show a bar and the settings found; by default where the output is a terminal.
     client

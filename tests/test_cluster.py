@@ -1,6 +1,7 @@
 """Runs on the workers of a Dask cluster: the same whatever they are, and whatever befalls them."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -16,6 +17,7 @@ from ppl_bif import cluster, layout, sampling
 from ppl_bif.kernel import ROWS_AT_ONCE
 from ppl_bif.recording import Record
 from ppl_bif.schema import group
+from tests.backends import get_backend, marked
 from tests.test_store import data, layers
 
 distributed = pytest.importorskip("distributed")
@@ -60,6 +62,12 @@ def scaled(client, count):
     return client
 
 
+@pytest.fixture(params=marked(["pyro"]))
+def one(request):
+    """The backend that compiles nothing, for what is the same in both."""
+    return get_backend(request.param)
+
+
 @pytest.fixture(autouse=True)
 def small_blocks(monkeypatch):
     monkeypatch.setattr(sampling, "BLOCK_DRAWS", BLOCK)
@@ -102,10 +110,10 @@ def test_any_number_of_workers_gives_the_run_of_none(backend, local, tmp_path, m
     assert_same(run(backend, store=tmp_path / "2.zarr", draws=2 * DRAWS), longer)
 
 
-def test_it_ends_at_a_goal(backend, local, tmp_path):
+def test_it_ends_at_a_goal(one, local, tmp_path):
     goal = {"draws": "auto", "target": {"rank_agreement": 0.01}}
-    found = run(backend, client=scaled(local, 2), store=tmp_path / "a.zarr", **goal)
-    assert_same(found, run(backend, **goal))
+    found = run(one, client=scaled(local, 2), store=tmp_path / "a.zarr", **goal)
+    assert_same(found, run(one, **goal))
 
 
 @contextmanager
@@ -180,7 +188,7 @@ def test_the_loss_of_the_scheduler_leaves_a_run_to_go_on_with(backend, tmp_path)
     assert_same(run(backend, store=store, draws=draws), run(backend, draws=draws))
 
 
-def test_a_chain_that_diverges_on_a_worker(backend, local, tmp_path, monkeypatch):
+def test_a_chain_that_diverges_on_a_worker(one, local, tmp_path, monkeypatch):
     judge = Record.judge
 
     def poisoned(record, total, stats, rows, diverged):
@@ -191,25 +199,37 @@ def test_a_chain_that_diverges_on_a_worker(backend, local, tmp_path, monkeypatch
         }
         return judge(record, total, stats, rows, diverged)
 
-    alone = run(backend)
+    alone = run(one)
     farthest = float(alone["sample_stats"]["distance"][1, BLOCK - 1])
     monkeypatch.setattr(Record, "judge", poisoned)
     with pytest.warns(RuntimeWarning, match=r"chain 1 diverged at draw 2; begun again"):
-        found = run(backend, client=scaled(local, 2), store=tmp_path / "a.zarr")
+        found = run(one, client=scaled(local, 2), store=tmp_path / "a.zarr")
     assert "chain 1 diverged at draw 2" in found.attrs["notes"][0]
     np.testing.assert_array_equal(
         found["log_likelihood"]["train_obs"][0], alone["log_likelihood"]["train_obs"][0]
     )
 
 
-def test_what_cannot_be_sent_is_refused(backend, local, tmp_path):
+def test_a_worker_that_cannot_write_says_so(one, local, tmp_path, monkeypatch):
+    send = cluster.Workers.send
+
+    def without_the_store(self, *given):
+        send(self, *given)
+        shutil.rmtree(tmp_path / "a.zarr" / "log_likelihood")
+
+    monkeypatch.setattr(cluster.Workers, "send", without_the_store)
+    with pytest.raises(bif.StoreError, match=r"repeat the call to sample|is damaged"):
+        run(one, client=local, store=tmp_path / "a.zarr")
+
+
+def test_what_cannot_be_sent_is_refused(one, local, tmp_path):
     class Held:
         def __reduce__(self):
             raise TypeError("cannot pickle an open file")
 
-    model = backend.mlp(layers())
+    model = one.mlp(layers())
     model.likelihood = model.likelihood._replace(name=Held())
-    kernel = backend.SGLD(model, step_size=1e-5, batch_size=4, steps_per_draw=2)
+    kernel = one.SGLD(model, step_size=1e-5, batch_size=4, steps_per_draw=2)
     with pytest.raises(TypeError, match=r"cannot be sent to workers: .*open file.*cloudpickle"):
         bif.sample(
             kernel, train=data(), query=data(), client=local, store=tmp_path / "a.zarr", draws=3
@@ -217,11 +237,11 @@ def test_what_cannot_be_sent_is_refused(backend, local, tmp_path):
     assert not (tmp_path / "a.zarr").exists()
 
 
-def test_a_client_needs_a_store(backend, local):
+def test_a_client_needs_a_store(one, local):
     with pytest.raises(ValueError, match="draws are written by its workers: pass store="):
-        run(backend, client=local)
+        run(one, client=local)
 
 
-def test_a_client_is_one_of_dask(backend, tmp_path):
+def test_a_client_is_one_of_dask(one, tmp_path):
     with pytest.raises(TypeError, match="must be a dask"):
-        run(backend, client="tcp://somewhere", store=tmp_path / "a.zarr")
+        run(one, client="tcp://somewhere", store=tmp_path / "a.zarr")
