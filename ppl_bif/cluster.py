@@ -24,7 +24,7 @@ import zarr
 from ppl_bif.blocks import edges
 from ppl_bif.errors import StoreError
 from ppl_bif.kernel import BURST_DRAWS, Engine, Kernel
-from ppl_bif.places import place, telling
+from ppl_bif.places import place, telling, understanding
 from ppl_bif.recording import Record, totals, traces_of
 from ppl_bif.tuning import Tuned, burnt_in, packed_tuned, unpacked_tuned
 
@@ -289,7 +289,7 @@ def _bound(kit: Kit, block: Block) -> tuple[Engine, Tuned]:
 
 def _write(kit: Kit, block: Block, shard: Shard, traces: Mapping[str, np.ndarray]) -> None:
     """Write some rows of a chain's traces, which lie in files of their own."""
-    with telling(kit.address, LOST):
+    with telling(kit.address, LOST), understanding(kit.address):
         store = place(kit.address).zarr()
         root = zarr.open_group(store, mode="r+", zarr_format=3, use_consolidated=False)
         for name, values in traces.items():

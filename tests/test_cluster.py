@@ -35,7 +35,7 @@ def workers(count, folder):
         nullcontext(patch.setenv("JAX_COMPILATION_CACHE_DIR", str(folder))),
         nullcontext(patch.setenv("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")),
         distributed.LocalCluster(
-            n_workers=count, threads_per_worker=1, processes=True, dashboard_address=None
+            n_workers=count, threads_per_worker=1, processes=True, dashboard_address=":0"
         ) as here,
         distributed.Client(here) as client,
     ):
@@ -98,15 +98,18 @@ def test_any_number_of_workers_gives_the_run_of_none(backend, local, tmp_path, m
     monkeypatch.setattr(
         cluster, "_shards", lambda *given: counted.append(cut(*given)) or counted[-1]
     )
-    for count in (1, 2, 4):
+    # What JAX compiles, each worker compiles.
+    counts = (1, 2, 4) if backend.name == "pyro" else (2,)
+    for count in counts:
         store = tmp_path / f"{count}.zarr"
         assert_same(run(backend, client=scaled(local, count), store=store), alone)
         assert bif.open_store(store).attrs["completed"]
-    assert [len(each) for each in counted] == [3] * 3
+    assert [len(each) for each in counted] == [3] * len(counts)
     # A finished run is returned, one to be longer goes on, with workers or without.
     longer = run(backend, draws=2 * DRAWS)
-    assert_same(run(backend, store=tmp_path / "4.zarr"), alone)
-    assert_same(run(backend, client=local, store=tmp_path / "4.zarr", draws=2 * DRAWS), longer)
+    assert_same(run(backend, store=tmp_path / "2.zarr"), alone)
+    if backend.name == "pyro":
+        assert_same(run(backend, client=local, store=tmp_path / "4.zarr", draws=2 * DRAWS), longer)
     assert_same(run(backend, store=tmp_path / "2.zarr", draws=2 * DRAWS), longer)
 
 

@@ -16,9 +16,10 @@ import numpy as np
 import xarray as xr
 
 import ppl_bif as bif
-from benchmarks.lds import tasks, truth
+from benchmarks.lds import tasks
 from benchmarks.lds.ours import RUNS
 from ppl_bif.convergence import agreement
+from ppl_bif.evaluation import lds
 
 RESULTS = Path(__file__).parent / "results" / "ours.jsonl"
 SCORES = RUNS / "scores"
@@ -112,7 +113,7 @@ def quality(score: np.ndarray, task: tasks.Task) -> float | None:
     """LDS of scores ``(query, train)``; None where the run diverged."""
     if not np.isfinite(score).all():
         return None
-    return round(truth.lds(score.T, task.values, task.masks).mean, 4)
+    return round(float(lds(score, task.truth, resamples=0)["mean"]), 4)
 
 
 def scores(run: Run, estimator: str, draws: int) -> np.ndarray:

@@ -15,7 +15,7 @@ from torch.nn.functional import cross_entropy
 from benchmarks.lds.networks import trained
 from benchmarks.lds.result import Result
 from benchmarks.lds.tasks import Task
-from benchmarks.lds.truth import lds
+from ppl_bif.evaluation import lds
 
 SEED, CHAINS = 100, 4
 # Batches of the loss at the start, which `sample` measures whether wanted or not.
@@ -83,7 +83,7 @@ def _search(task: Task, tried: Iterable[Setting], role: str) -> Generator[Result
     found: list[tuple[float, Setting]] = []
     for setting in tried:
         for result in run(task, setting, role):
-            found.append((lds(result.score, task.values, task.masks).mean, setting))
+            found.append((float(lds(result.score.T, task.truth, resamples=0)["mean"]), setting))
             yield result
     return max(found)[1]
 

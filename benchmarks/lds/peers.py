@@ -13,8 +13,9 @@ from typing import Any
 
 import torch
 
-from benchmarks.lds import peer_devinterp, peer_ekfac, peer_graddot, tasks, truth
+from benchmarks.lds import peer_devinterp, peer_ekfac, peer_graddot, tasks
 from benchmarks.lds.result import Result
+from ppl_bif.evaluation import lds
 
 RESULTS = Path(__file__).parent / "results" / "peers.jsonl"
 PACKAGES = ("torch", "numpy", "kronfluence", "devinterp")
@@ -46,14 +47,14 @@ def main() -> None:
 
 def line(task: tasks.Task, method: str, networks: int, result: Result) -> dict[str, Any]:
     """Judge one score matrix, and put down all that its numbers depend on."""
-    against = result.score, task.values, task.masks
+    found = lds(result.score.T, task.truth)
     return {
         "task": task.name,
         "method": method,
         "settings": result.settings,
         "role": result.role,
-        "lds": round(truth.lds(*against).mean, 4),
-        "interval": [round(end, 4) for end in truth.interval(*against)],
+        "lds": round(float(found["mean"]), 4),
+        "interval": [round(float(found[end]), 4) for end in ("low", "high")],
         "passes": result.passes,
         "seconds": round(result.seconds, 2),
         "seeds": {"networks": list(range(networks)), "method": result.seed},

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+import xarray as xr
 
 DATA = Path(__file__).parent / "data"
 
@@ -63,9 +64,10 @@ class Task(NamedTuple):
         return self.rows.query_x, self.rows.query_y
 
     @property
-    def values(self) -> np.ndarray:
-        """What a score has to foretell, ``(subset, query)``: minus the loss, mean over seeds."""
-        return -self.loss.mean(axis=1, dtype=np.float64)
+    def truth(self) -> xr.Dataset:
+        """What a score has to foretell, as :mod:`ppl_bif.evaluation` takes it."""
+        loss, mask = (("subset", "seed", "query"), self.loss), (("subset", "train"), self.masks)
+        return xr.Dataset({"loss": loss, "mask": mask})
 
 
 def load(name: str) -> Task:

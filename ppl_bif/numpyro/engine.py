@@ -32,8 +32,8 @@ class Engine:
         self, kernel: Any, data: Mapping[str, Batch], *, evaluation_batch_size: int | None
     ) -> None:
         self.kernel, self.model, self._held = kernel, kernel.model, kernel.model.held
-        place = partial(jax.device_put, device=self.model.data_place)
-        self.data = {name: map_arrays(place, batch) for name, batch in data.items()}
+        self._place = partial(jax.device_put, device=self.model.data_place)
+        self.data = {name: map_arrays(self._place, batch) for name, batch in data.items()}
         self.train = Data.of(self.data["train"])
         on_cpu = outside.on_cpu(self.model)
         self._convolves = on_cpu and outside.convolves(self.model, self.data["train"])
@@ -54,9 +54,9 @@ class Engine:
     def start(self, chains: Sequence[int], seed: int, like: Any = None) -> Any:
         """Return the state of some chains at the trained weights; each has a key of its own."""
         shared = _share(self.kernel, self._held, self.train) if like is None else like.shared
-        state = _start(
-            self.kernel, self._held, jax.random.key(seed), jnp.array(chains), shared, self.train
-        )
+        # Placed as what programs return: of what is not, each would be compiled once more.
+        key, numbers = self._place(jax.random.key(seed)), self._place(np.asarray(chains))
+        state = _start(self.kernel, self._held, key, numbers, shared, self.train)
         if like is None:
             return state
         return self.with_step_size(state, np.full(len(chains), np.min(like.step_size)))

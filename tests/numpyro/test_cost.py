@@ -31,6 +31,15 @@ def sample(kernel, draws, **settings):
     bif.sample(kernel, train=data, query=data, draws=draws, warmup=2, progress=False, **settings)
 
 
+@pytest.mark.parametrize("chain_method", ["vectorized", "sequential"])
+def test_what_chains_run_is_compiled_once(chain_method):
+    kernel, _ = counted()
+    for program in (_draws, _advance):
+        program.clear_cache()
+    sample(kernel, 70, chain_method=chain_method)
+    assert (_draws._cache_size(), _advance._cache_size()) == (1, 1)
+
+
 def test_a_network_is_not_traced_again_for_more_draws():
     kernel, calls = counted()
     sample(kernel, 4)

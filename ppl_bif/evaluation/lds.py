@@ -1,0 +1,204 @@
+"""Linear datamodeling score: do sums of scores foretell what retraining on subsets gives?"""
+
+from collections.abc import Mapping
+from itertools import combinations
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from ppl_bif.evaluation.ranks import Interval, interval, spearman
+
+__all__ = ["ceiling", "compare", "lds"]
+
+RESAMPLES = 500
+
+
+def lds(
+    scores: Any,
+    truth: xr.Dataset,
+    *,
+    output: str = "loss",
+    resamples: int = RESAMPLES,
+    seed: int = 0,
+) -> xr.Dataset:
+    """Linear datamodeling score (Park et al. 2023, TRAK, Eq. 10), with an interval.
+
+    For each query, the Spearman correlation over subsets between the sum of the scores of the rows
+    in the subset, and minus the mean loss of the networks retrained on it; then the mean over
+    queries.
+
+    Parameters
+    ----------
+    scores
+        What :func:`ppl_bif.influence` gave, or a DataArray (query, train), in which rows are found
+        by their ids; or an array ``(query, train)`` in the order of the truth. **Positive: more
+        weight on the row raises the log-likelihood of the query.**
+    truth
+        What :func:`ppl_bif.evaluation.retrain` gave, with subsets drawn at random.
+    output
+        Of the truth. ``loss`` is better when smaller; of all others larger is better.
+    resamples, seed
+        Of the bootstrap, which draws subsets and queries with replacement, both at once; with 0
+        there is no interval.
+
+    Returns
+    -------
+    xarray.Dataset
+        ``lds`` (query), ``mean``, and the 95% interval ``low`` ... ``high`` of the mean.
+
+    Raises
+    ------
+    ValueError
+        If scores lack rows or queries of the truth, or are not finite.
+
+    Examples
+    --------
+    >>> from ppl_bif.evaluation import random_subsets
+    >>> masks = random_subsets(8, 20)
+    >>> truth = xr.Dataset(
+    ...     {
+    ...         "mask": (("subset", "train"), masks),
+    ...         "loss": (("subset", "seed", "query"), -(masks @ np.arange(8.0))[:, None, None]),
+    ...     }
+    ... )
+    >>> round(float(lds(np.arange(8.0)[None], truth)["mean"]), 3)
+    1.0
+    """
+    sums, values = _foretold(scores, truth), _values(truth, output)
+    found = interval(_mean_of(sums, values), *values.shape, count=resamples, seed=seed)
+    return xr.Dataset(
+        {"lds": ("query", spearman(sums, values)), **_named("mean", found)},
+        coords={"query": truth["query"]} if "query" in truth.coords else None,
+    )
+
+
+def compare(
+    methods: Mapping[str, Any],
+    truth: xr.Dataset,
+    *,
+    output: str = "loss",
+    resamples: int = RESAMPLES,
+    seed: int = 0,
+) -> xr.Dataset:
+    """Linear datamodeling scores of several methods, and their differences on the same resamples.
+
+    Parameters
+    ----------
+    methods
+        Scores by name, each as :func:`lds` takes them.
+    truth, output, resamples, seed
+        As :func:`lds` takes them.
+
+    Returns
+    -------
+    xarray.Dataset
+        ``lds`` with ``low`` and ``high`` (attributor); ``difference`` (attributor, other), the first less
+        the second, with its 95% interval ``difference_low`` ... ``difference_high``.
+    """
+    values, names = _values(truth, output), list(methods)
+    sums = {name: _foretold(scores, truth) for name, scores in methods.items()}
+    each = {name: _mean_of(part, values) for name, part in sums.items()}
+    how = {"count": resamples, "seed": seed}
+    own = [interval(each[name], *values.shape, **how) for name in names]
+
+    def difference(a: str, b: str) -> Interval:
+        return interval(lambda *which: each[a](*which) - each[b](*which), *values.shape, **how)
+
+    between = np.zeros((3, len(names), len(names)))
+    for i, j in combinations(range(len(names)), 2):
+        value, low, high = difference(names[i], names[j])
+        between[:, i, j], between[:, j, i] = (value, low, high), (-value, -high, -low)
+    parts = dict(zip(("lds", "low", "high"), np.array(own).T, strict=True))
+    apart = dict(zip(("difference", "difference_low", "difference_high"), between, strict=True))
+    return xr.Dataset(
+        {name: ("attributor", v) for name, v in parts.items()}
+        | {name: (("attributor", "other"), v) for name, v in apart.items()},
+        coords={"attributor": names, "other": names},
+    )
+
+
+def ceiling(truth: xr.Dataset, *, output: str = "loss") -> float:
+    """LDS of scores that foretell everything but the noise of seeds.
+
+    The square root of the reliability of the mean over seeds: rank correlations of halves of the
+    seeds, carried on to all of them by the Spearman-Brown formula, mean over queries.
+
+    Raises
+    ------
+    ValueError
+        If there is one seed only.
+    """
+    loss = truth[output].transpose("subset", "seed", "query").values
+    seeds = set(range(loss.shape[1]))
+    if len(seeds) < 2:
+        raise ValueError("what seeds add is told by two of them at least: retrain with more seeds")
+    between = [
+        spearman(loss[:, list(half)].mean(1), loss[:, list(seeds - set(half))].mean(1)).mean()
+        for half in combinations(sorted(seeds), len(seeds) // 2)
+    ]
+    r = float(np.mean(between))
+    return float(np.sqrt(max(0.0, 2 * r / (1 + r))))
+
+
+def _named(name: str, found: Interval) -> dict[str, float]:
+    return {name: found.value, "low": found.low, "high": found.high}
+
+
+def _mean_of(sums: np.ndarray, values: np.ndarray) -> Any:
+    """Return the mean correlation as a function of subsets and queries."""
+
+    def mean(subsets: np.ndarray, queries: np.ndarray) -> float:
+        which, counts = np.unique(queries, return_counts=True)
+        rows = np.ix_(subsets, which)
+        return float(np.average(spearman(sums[rows], values[rows]), weights=counts))
+
+    return mean
+
+
+def _values(truth: xr.Dataset, output: str) -> np.ndarray:
+    """Return what is to be foretold, ``(subset, query)``."""
+    if output not in truth:
+        raise ValueError(f"the truth has no {output!r}; it has {list(truth.data_vars)}")
+    values = truth[output].transpose("subset", "seed", "query").values.astype(float)
+    bad = ~np.isfinite(values).all(axis=(0, 1))
+    if bad.any():
+        raise ValueError(
+            f"{output} of queries {np.flatnonzero(bad)[:5].tolist()} is not finite after some "
+            "retraining: leave these queries out, or see why training failed"
+        )
+    mean = values.mean(axis=1)
+    return -mean if output == "loss" else mean
+
+
+def _foretold(scores: Any, truth: xr.Dataset) -> np.ndarray:
+    """Sum the scores of the rows of each subset, ``(subset, query)``."""
+    masks = truth["mask"].transpose("subset", "train").values.astype(float)
+    table = _table(scores, truth, masks.shape[1], truth.sizes["query"])
+    if not np.isfinite(table).all():
+        raise ValueError("scores are not all finite: did the method diverge?")
+    return masks @ table.T
+
+
+def _table(scores: Any, truth: xr.Dataset, rows: int, queries: int) -> np.ndarray:
+    """Return scores ``(query, train)`` in the order of the truth."""
+    if isinstance(scores, xr.Dataset):
+        scores = scores["influence"]
+    if isinstance(scores, xr.DataArray):
+        for dim in ("query", "train"):
+            if dim in truth.coords and dim in scores.coords:
+                scores = _picked(scores, dim, truth[dim].values)
+        scores = scores.transpose("query", "train").values
+    table = np.asarray(scores, float)
+    if table.shape != (queries, rows):
+        raise ValueError(
+            f"scores have shape {table.shape}, expected (query, train) = {(queries, rows)}"
+        )
+    return table
+
+
+def _picked(scores: xr.DataArray, dim: str, ids: np.ndarray) -> xr.DataArray:
+    missing = np.setdiff1d(ids, scores[dim].values)
+    if missing.size:
+        raise ValueError(f"scores lack {dim} rows {missing[:5].tolist()} of the truth")
+    return scores.sel({dim: ids})

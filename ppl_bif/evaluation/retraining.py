@@ -1,0 +1,294 @@
+"""Retraining as ground truth: what becomes of queries when the network sees some rows only.
+
+A user's function trains on a subset and says the losses of the queries; the rest is here: designs,
+processes, and a store that a run which was stopped goes on with.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from contextlib import ExitStack
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any, cast
+
+import cloudpickle
+import numpy as np
+import xarray as xr
+import zarr
+from rich.progress import track
+
+from ppl_bif.checks import whole
+from ppl_bif.data import as_ids, digest
+from ppl_bif.errors import StoreError
+from ppl_bif.locking import only_writer
+from ppl_bif.places import Place, place, telling, understanding
+
+__all__ = ["leave_out", "random_subsets", "retrain"]
+
+Train = Callable[[np.ndarray, int], Any]
+Job = tuple[int, int]
+
+
+def random_subsets(rows: int, subsets: int, *, fraction: float = 0.5, seed: int = 0) -> np.ndarray:
+    """Draw subsets of the training rows, each of the same size; more never change earlier ones.
+
+    Returns
+    -------
+    numpy.ndarray
+        Of bool, ``(subset, train)``.
+
+    Examples
+    --------
+    >>> random_subsets(4, 3).sum(axis=1).tolist()
+    [2, 2, 2]
+    """
+    whole("rows", rows), whole("subsets", subsets)
+    if not 0 < fraction < 1:
+        raise ValueError(f"fraction must lie between 0 and 1; got {fraction!r}")
+    masks = np.zeros((subsets, rows), bool)
+    for i, mask in enumerate(masks):
+        order = np.random.default_rng([seed, i]).permutation(rows)
+        mask[order[: max(1, round(fraction * rows))]] = True
+    return masks
+
+
+def leave_out(rows: int, groups: Sequence[Any]) -> np.ndarray:
+    """Leave out one row, or one group of rows, at a time.
+
+    Parameters
+    ----------
+    rows
+        In all.
+    groups
+        Row numbers, or sequences of them.
+
+    Returns
+    -------
+    numpy.ndarray
+        Of bool, ``(subset, train)``.
+
+    Examples
+    --------
+    >>> leave_out(3, [0, [1, 2]]).tolist()
+    [[False, True, True], [True, False, False]]
+    """
+    masks = np.ones((len(groups), rows), bool)
+    for mask, group in zip(masks, groups, strict=True):
+        mask[np.atleast_1d(group)] = False
+    return masks
+
+
+def retrain(
+    train: Train,
+    masks: Any,
+    *,
+    seeds: Sequence[int] = (0, 1),
+    train_ids: Any = None,
+    query_ids: Any = None,
+    store: str | Path | None = None,
+    workers: int = 1,
+    progress: bool = False,
+) -> xr.Dataset:
+    """Retrain a network on each of some subsets, from each of some seeds.
+
+    Parameters
+    ----------
+    train
+        ``train(rows, seed)`` trains on the rows of these numbers, ascending, and returns what
+        became of the queries: their losses ``(query,)``, or a mapping such as
+        ``{"loss": ..., "margin": ...}``.
+    masks
+        The rows each retraining sees, bool ``(subset, train)``: :func:`random_subsets`,
+        :func:`leave_out`.
+    seeds
+        Of initial weights and order; at least 2 tell how far the losses can be foretold.
+    train_ids, query_ids
+        Names of the rows, numbers by default.
+    store
+        Where each retraining is kept as it ends: a call with the same masks and seeds goes on with
+        it. Whether ``train`` is the same is for you to see to.
+    workers
+        Processes. More than one are started afresh: ``train`` goes to them by cloudpickle, and has
+        to limit the threads it takes itself.
+    progress
+        Whether to show a bar.
+
+    Returns
+    -------
+    xarray.Dataset
+        ``loss``, and what else ``train`` returned, (subset, seed, query); ``mask`` (subset, train).
+        Attribute ``not_finite``: how many of the values are not finite. They are kept.
+
+    Raises
+    ------
+    ValueError, TypeError
+        If masks are none, ``train`` returns what does not fit, or cannot be sent to processes.
+    StoreError
+        If the store holds another design, or cannot be written.
+
+    Examples
+    --------
+    >>> y = np.array([0.0, 1.0, 5.0])
+    >>> found = retrain(lambda rows, seed: (y - y[rows].mean()) ** 2, leave_out(3, [0, 2]))
+    >>> found["loss"].sel(subset=1, seed=0).values.tolist()
+    [0.25, 0.25, 20.25]
+    """
+    masks, seeds = _as_masks(masks), [whole("seeds", seed, least=0) for seed in seeds]
+    if not seeds or len(set(seeds)) < len(seeds):
+        raise ValueError(f"seeds must be some different numbers; got {seeds}")
+    whole("workers", workers)
+    ids = as_ids(train_ids, masks.shape[1], "train")
+    shape = (len(masks), len(seeds))
+    with ExitStack() as stack:
+        kept: _Memory | _Store = _Memory(shape)
+        if store is not None:
+            where = place(store)
+            stack.enter_context(only_writer(where))
+            kept = _Store(where, shape, digest(masks, seeds))
+        jobs = [(m, s) for m, s in np.ndindex(*shape) if not kept.has((m, s))]
+        done = _done(train, masks, seeds, jobs, workers)
+        for job, values in track(done, "retraining", len(jobs), disable=not progress):
+            kept.put(job, values)
+        found = kept.values()
+    queries = next(iter(found.values())).shape[2]
+    dims = ("subset", "seed", "query")
+    result = xr.Dataset(
+        {name: (dims, values) for name, values in found.items()},
+        coords={"seed": seeds, "train": ids, "query": as_ids(query_ids, queries, "query")},
+    )
+    result["mask"] = (("subset", "train"), masks)
+    bad = sum(int((~np.isfinite(values)).sum()) for values in found.values())
+    return result.assign_attrs(not_finite=bad)
+
+
+def _as_masks(masks: Any) -> np.ndarray:
+    masks = np.asarray(masks)
+    if masks.ndim != 2 or masks.dtype != bool or not masks.size:
+        raise ValueError(
+            f"masks must be bool (subset, train), such as random_subsets(...); got {masks.dtype} "
+            f"{masks.shape}"
+        )
+    empty = np.flatnonzero(~masks.any(axis=1))
+    if empty.size:
+        raise ValueError(f"subsets {empty[:5].tolist()} hold no row to train on")
+    return masks
+
+
+def _done(
+    train: Train, masks: np.ndarray, seeds: Sequence[int], jobs: list[Job], workers: int
+) -> Iterator[tuple[Job, dict[str, np.ndarray]]]:
+    """Retrain, one after another or in processes, and give each as it ends."""
+    if workers == 1:
+        for m, s in jobs:
+            yield (m, s), _outputs(train(np.flatnonzero(masks[m]), seeds[s]))
+        return
+    sent = _sent(train)
+    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+        running = {
+            pool.submit(_in_process, sent, np.flatnonzero(masks[m]), seeds[s]): (m, s)
+            for m, s in jobs
+        }
+        try:
+            for future in as_completed(running):
+                yield running[future], _outputs(future.result())
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _sent(train: Train) -> bytes:
+    try:
+        return cloudpickle.dumps(train)
+    except Exception as error:
+        raise TypeError(
+            f"train cannot be sent to other processes: {error}. Have it open files and devices "
+            "itself, or pass workers=1"
+        ) from error
+
+
+_RECEIVED: dict[bytes, Train] = {}
+
+
+def _in_process(sent: bytes, rows: np.ndarray, seed: int) -> Any:
+    if sent not in _RECEIVED:
+        _RECEIVED[sent] = cloudpickle.loads(sent)
+    return _outputs(_RECEIVED[sent](rows, seed))
+
+
+def _outputs(found: Any) -> dict[str, np.ndarray]:
+    named = found if isinstance(found, Mapping) else {"loss": found}
+    values = {str(name): np.asarray(value, np.float32) for name, value in named.items()}
+    shapes = {name: value.shape for name, value in values.items()}
+    if (
+        not values
+        or any(len(shape) != 1 for shape in shapes.values())
+        or len(set(shapes.values())) > 1
+    ):
+        raise ValueError(
+            f"train must return one number for each query, or a mapping of such; got {shapes}"
+        )
+    return values
+
+
+class _Memory:
+    """What has been retrained, in memory."""
+
+    def __init__(self, shape: Job) -> None:
+        self._shape, self._found = shape, dict[str, np.ndarray]()
+
+    def has(self, job: Job) -> bool:
+        return False
+
+    def put(self, job: Job, values: Mapping[str, np.ndarray]) -> None:
+        for name, value in values.items():
+            if name not in self._found:
+                self._found[name] = np.full((*self._shape, len(value)), np.nan, np.float32)
+            self._found[name][job] = value
+
+    def values(self) -> dict[str, np.ndarray]:
+        return self._found
+
+
+class _Store:
+    """What has been retrained, on disk: a chunk for each, and a mark when it is whole."""
+
+    def __init__(self, where: Place, shape: Job, design: str) -> None:
+        self._where, self._shape = where, shape
+        names = {name for name in where.names() if not name.startswith(".")}
+        with telling(where.address), understanding(where.address):
+            if "zarr.json" not in names:
+                attributes: dict[str, Any] = {"design": design, "outputs": []}
+                root = cast(Any, zarr).create_group(
+                    where.zarr(), zarr_format=3, attributes=attributes
+                )
+                root.create_array(
+                    "done", shape=shape, chunks=(1, 1), dtype="bool", fill_value=False
+                )
+            self._root = cast(Any, zarr).open_group(where.zarr(), mode="r+", zarr_format=3)
+            found = self._root.attrs.get("design")
+        if found != design:
+            raise StoreError(
+                f"{where.address} holds other retrainings (masks or seeds differ): choose another "
+                "path, or remove it"
+            )
+        self._done: np.ndarray = self._root["done"][:]
+
+    def has(self, job: Job) -> bool:
+        return bool(self._done[job])
+
+    def put(self, job: Job, values: Mapping[str, np.ndarray]) -> None:
+        with telling(self._where.address):
+            for name, value in values.items():
+                if name not in self._root:
+                    self._root.create_array(
+                        name,
+                        shape=(*self._shape, len(value)),
+                        chunks=(1, 1, len(value)),
+                        dtype="float32",
+                        fill_value=np.nan,
+                    )
+                    self._root.attrs["outputs"] = [*self._root.attrs["outputs"], name]
+                self._root[name][job] = value
+            self._root["done"][job] = True
+
+    def values(self) -> dict[str, np.ndarray]:
+        return {name: self._root[name][:] for name in self._root.attrs["outputs"]}
