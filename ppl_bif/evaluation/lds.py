@@ -93,8 +93,8 @@ def compare(
     Returns
     -------
     xarray.Dataset
-        ``lds`` with ``low`` and ``high`` (attributor); ``difference`` (attributor, other), the first less
-        the second, with its 95% interval ``difference_low`` ... ``difference_high``.
+        ``lds`` with ``low`` and ``high`` (attributor); ``difference`` (attributor, other), the
+        first less the second, with its 95% interval ``difference_low`` ... ``difference_high``.
     """
     values, names = _values(truth, output), list(methods)
     sums = {name: _foretold(scores, truth) for name, scores in methods.items()}
