@@ -10,7 +10,7 @@ import numpy as np
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from ppl_bif.checkpoint import Checkpoints, most_draws
-from ppl_bif.cluster import Block, Done, Workers
+from ppl_bif.cluster import Workers
 from ppl_bif.convergence import top_resolved
 from ppl_bif.errors import DivergenceError
 from ppl_bif.interrupts import Stop, heeding
@@ -19,6 +19,7 @@ from ppl_bif.logbook import GO_ON, At, Logbook
 from ppl_bif.recording import Record
 from ppl_bif.stopping import QUERIES, TRAIN_ROWS, Goal, measure, next_draws
 from ppl_bif.tuning import Choice, Tuned, burnt_in, warm_up
+from ppl_bif.worker import Block, Done
 
 __all__ = ["Plan", "Ran", "drive", "some_rows"]
 
