@@ -68,7 +68,8 @@ $(VENV312)/.stamp: pyproject.toml constraints-312.txt
 # What holds kernels and estimators against truth, and runs that are killed: ArviZ has no part in
 # it, and one Python is enough.
 TRUTH := test_kernels test_stationary test_nuts test_damped_limit test_coverage test_calibration \
-	test_copula test_absurd test_packing test_faults numpyro/test_large numpyro/test_sharded
+	test_copula test_absurd test_packing test_faults test_evaluation numpyro/test_large \
+	numpyro/test_sharded
 
 test-jax312: $(VENV312)/.stamp  ## the JAX part on Python 3.12 and ArviZ 1.x, without torch
 	$(BIN312)/python -c 'import importlib.util as u, sys; sys.exit(u.find_spec("torch") and "torch is installed in $(VENV312)")'

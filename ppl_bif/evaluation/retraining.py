@@ -190,7 +190,7 @@ def _done(
         }
         try:
             for future in as_completed(running):
-                yield running[future], _outputs(future.result())
+                yield running[future], future.result()
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
 
