@@ -1,11 +1,22 @@
 """Fixtures that several files of tests share."""
 
+import atexit
+import os
+import shutil
 import sys
+import tempfile
 
 import pytest
 from hypothesis import settings
 
 from tests.backends import BACKENDS, get_backend, marked
+
+# Many tests compile the same programs: what one has compiled, those after it read. Each process of
+# tests has a folder of its own.
+COMPILED = tempfile.mkdtemp(prefix="compiled-")
+atexit.register(shutil.rmtree, COMPILED, ignore_errors=True)
+os.environ["JAX_COMPILATION_CACHE_DIR"] = COMPILED
+os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.1"
 
 # The same examples each time, and no limit that a busy machine would break.
 settings.register_profile("suite", deadline=None, derandomize=True, max_examples=50)
