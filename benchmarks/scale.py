@@ -28,6 +28,7 @@ RUNS = {
     "digits, CNN": ("cnn", None, 4, 150, 5),
     "40,000 rows, MLP": ("mlp", 40_000, 4, 400, 10),
 }
+ONE_THREAD = {"OMP_NUM_THREADS": "1", "XLA_FLAGS": "--xla_cpu_multi_thread_eigen=false"}
 QUERIES, WARMUP, TURNS = 1000, 20, 3
 HEAD = "| run | backend | what | forecast | run | over |\n|---|---|---|---|---|---|"
 
@@ -150,8 +151,7 @@ def show(name: str, backend: str, turns: list[dict[str, dict[str, float]]]) -> N
 def apart(*arguments: str) -> dict[str, float]:
     """Forecast or make a run in a process of its own."""
     command = [sys.executable, "-m", "benchmarks.scale", "--one", *arguments]
-    one_thread = {"OMP_NUM_THREADS": "1", "XLA_FLAGS": "--xla_cpu_multi_thread_eigen=false"}
-    environment = os.environ | one_thread
+    environment = os.environ | ONE_THREAD
     done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
     if done.returncode:
         raise RuntimeError(f"{' '.join(command)} failed:\n{done.stderr[-2000:]}")

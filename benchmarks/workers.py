@@ -8,7 +8,6 @@ not count. Traces of all are compared. Adds lines to ``results/workers.jsonl``.
 import argparse
 import json
 import os
-import statistics
 import tempfile
 import time
 from pathlib import Path
@@ -16,9 +15,9 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.scale import built
+from benchmarks.scale import ONE_THREAD, built
 from benchmarks.speed.cases import rows
-from benchmarks.speed.compare import about
+from benchmarks.speed.compare import about, spread
 
 RESULTS = Path(__file__).parent / "speed" / "results" / "workers.jsonl"
 WORKERS, CHAINS, DRAWS, TURNS = (1, 2, 4), 4, (16, 80), 3
@@ -32,8 +31,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("backend", choices=["pyro", "numpyro"])
     backend = parser.parse_args().backend
-    os.environ["OMP_NUM_THREADS"] = "1"
-    os.environ["XLA_FLAGS"] = "--xla_cpu_multi_thread_eigen=false"
+    os.environ.update(ONE_THREAD)
     kernel = built("cnn", backend, 5)
     found: dict[Any, list[float]] = {}
     digests = {}
@@ -89,11 +87,6 @@ def difference(kernel: Any, client: Any) -> tuple[float, bytes]:
             seconds.append(time.perf_counter() - began)
             traces = np.asarray(run["log_likelihood"]["train_obs"])
     return (seconds[2] - seconds[1]) / (DRAWS[1] - DRAWS[0]), traces.tobytes()
-
-
-def spread(values: list[float]) -> list[float]:
-    """Median, smallest and largest."""
-    return [float(f"{v:.4g}") for v in (statistics.median(values), min(values), max(values))]
 
 
 def said(values: list[float]) -> str:

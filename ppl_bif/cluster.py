@@ -24,7 +24,7 @@ from ppl_bif.recording import Record
 from ppl_bif.tuning import Tuned, packed_tuned
 from ppl_bif.worker import LOST, Block, Done, Kit, Shard, make, same
 
-__all__ = ["FILE_BYTES", "Workers", "as_client"]
+__all__ = ["FILE_BYTES", "Workers", "check_client"]
 
 # Files are small, so that tasks that score some rows each write files of their own.
 FILE_BYTES = 2**22
@@ -156,7 +156,7 @@ def _shards(arrays: Mapping[str, Any], rows_at_once: int, most: int) -> list[Sha
     ]
 
 
-def as_client(client: Any, store: Any) -> Any:
+def check_client(client: Any, store: Any) -> None:
     """Check that there is a client of Dask, and a store for its workers to write to.
 
     Raises
@@ -174,7 +174,6 @@ def as_client(client: Any, store: Any) -> Any:
             "with a client, draws are written by its workers: pass store=, a folder or an address "
             "that all of them reach"
         )
-    return client
 
 
 def _refuse_what_cannot_be_sent(kernel: Kernel) -> None:

@@ -25,11 +25,11 @@ from ppl_bif.covariance import block_covariance
 from ppl_bif.errors import BIFError
 from ppl_bif.health import health
 from ppl_bif.schema import arviz, group, refuse_unmarked, root_attrs, usable_chains
-from ppl_bif.traces import spread
+from ppl_bif.traces import DIAGNOSED_ROWS, DIAGNOSED_STRETCHES, spread
 
 __all__ = ["diagnose", "table"]
 
-POINTS, QUERIES, TRAIN_ROWS, TOP = 200, 64, 2048, 10
+POINTS, QUERIES, TOP = 200, 64, 10
 # Of very many rows they come from so many stretches: not all of a run on disk is read.
 STRETCHES = 32
 TARGET = 0.9
@@ -265,14 +265,14 @@ def _traces(idata: Any) -> tuple[np.ndarray, np.ndarray]:
             "again with a smaller step"
         )
     return (
-        _read(likelihood["train_obs"], used, TRAIN_ROWS),
+        _read(likelihood["train_obs"], used, DIAGNOSED_ROWS),
         _read(likelihood["query_obs"], used, POINTS),
     )
 
 
 def _read(array: xr.DataArray, chains: list[int], most: int) -> np.ndarray:
     dim = str(array.dims[2])
-    part = array.isel({"chain": chains, dim: spread(array.sizes[dim], most, STRETCHES)})
+    part = array.isel({"chain": chains, dim: spread(array.sizes[dim], most, DIAGNOSED_STRETCHES)})
     values = part.values if part.ndim == 3 else part.sum(part.dims[3:]).values
     refuse_unmarked(values, array.name, chains)
     return values

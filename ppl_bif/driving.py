@@ -57,6 +57,10 @@ class Plan(NamedTuple):
     block: int
     passes: float
 
+    def end_of_block(self, draws: int, last: int) -> int:
+        """Return where the block ends that begins, or goes on, after so many draws."""
+        return min((draws // self.block + 1) * self.block, last)
+
 
 class Ran(NamedTuple):
     """A finished course: draws, seconds, the settings found, and what happened on the way."""
@@ -264,7 +268,7 @@ class _Course:
         """Return the next draws of a chain to be made by a worker, None at its end."""
         if at.draws == draws:
             return None
-        stop = min((at.draws // self.plan.block + 1) * self.plan.block, draws)
+        stop = self.plan.end_of_block(at.draws, draws)
         return Block(name, chain, self.plan.seed, at.state, at.draws, stop)
 
     def recorded(self, done: Done, draws: int) -> At:
@@ -333,7 +337,7 @@ class _Course:
         chains = slice(group[0], group[-1] + 1)
         self.stop.drawing = self.log.address is not None
         while at.draws < last:
-            start, stop = at.draws, min((at.draws // self.plan.block + 1) * self.plan.block, last)
+            start, stop = at.draws, self.plan.end_of_block(at.draws, last)
             at, found = self.block(chains, at, stop)
             with self.log.telling():
                 for variable, values in found.items():

@@ -1,17 +1,17 @@
 """What a run under way writes down of itself, and what it finds there when it is taken up again."""
 
 import time
-from collections.abc import Mapping
-from contextlib import nullcontext
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from ppl_bif.checkpoint import NOT_BEGUN, Checkpoints, most_draws
+from ppl_bif.checkpoint import NOT_BEGUN, Checkpoints, Leg, most_draws
 from ppl_bif.errors import StoreError
 from ppl_bif.kernel import Engine
 from ppl_bif.places import telling
-from ppl_bif.tuning import Choice, Tuned, packed_tuned
+from ppl_bif.tuning import Choice, Tuned, packed_tuned, unpacked_tuned
 
 __all__ = ["GO_ON", "At", "Logbook"]
 
@@ -119,11 +119,12 @@ class Logbook:
         # The first chains are where it left them.
         if not found or f"chains-{first[0]}" not in self.before.legs:
             return None
-        before = self._state(TUNED, self._engine.start(first, self._seed))
-        assert before is not None
-        choices = [Choice(*choice) for choice in found["choices"]]
-        steps, burn_in, taken = (int(found[name]) for name in ("steps", "burn_in", "taken"))
-        return Tuned(self._engine.without_weights(before[1]), steps, burn_in, taken, choices)
+        like, choices = self._engine.start(first, self._seed), map(Choice._make, found["choices"])
+        # A root has as many vectors of the size of the weights as its rank.
+        read = self._read(TUNED, MOST_VECTORS * self._bytes(like))
+        assert read is not None
+        with self._of_this_run(TUNED):
+            return unpacked_tuned(self._engine, {**found, "state": read[1]}, like, list(choices))
 
     def at(
         self, name: str, chains: list[int], draws: int, tuned: Tuned, *, keep: bool
@@ -136,29 +137,33 @@ class Logbook:
             return None
         legs = self._checkpoints.course.legs.get(name, [])
         if legs and legs[0].draws == draws and not keep:
-            found: tuple[Any, Any] | None = legs[0], None
-        else:
-            found = self._state(name, self._engine.start(chains, self._seed, like=tuned.state))
-        if found is None:
+            return _at(legs[0], None)
+        like = self._engine.start(chains, self._seed, like=tuned.state)
+        read = self._read(name, self._bytes(like))
+        if read is None:
             return None
-        leg, state = found
-        return At(leg.draws, state, np.array(leg.diverged, bool))
+        with self._of_this_run(name):
+            return _at(read[0], self._engine.unpack(read[1], like))
 
-    def _state(self, name: str, like: Any) -> tuple[Any, Any] | None:
-        """Read the last checkpoint of some chains, which ``like`` are at their beginning."""
+    def _bytes(self, like: Any) -> int:
+        return sum(array.nbytes for array in self._engine.pack(like, shared=False).values())
+
+    def _read(self, name: str, most: int) -> tuple[Leg, dict[str, np.ndarray]] | None:
+        """Read the last checkpoint of some chains, of so many bytes of arrays at most."""
         assert self._checkpoints is not None
-        shape = self._engine.pack(like, shared=False)
-        bytes_ = sum(array.nbytes for array in shape.values())
-        # A root has as many vectors of the size of the weights as its rank.
-        most = MOST_VECTORS * bytes_ if name == TUNED else bytes_
-        found = self._checkpoints.get(name, most + HEADER_BYTES)
-        if found is None:
-            return None
-        leg, arrays = found
+        return self._checkpoints.get(name, most + HEADER_BYTES)
+
+    @contextmanager
+    def _of_this_run(self, name: str) -> Iterator[None]:
+        """Refuse the checkpoint of another."""
         try:
-            return leg, self._engine.unpack(shape | arrays if name == TUNED else arrays, like)
+            yield
         except (KeyError, ValueError) as error:
             raise StoreError(
                 f"the checkpoint of {name} in {self.address} is not of this run ({error}): remove "
                 "the store and sample again"
             ) from error
+
+
+def _at(leg: Leg, state: Any) -> At:
+    return At(leg.draws, state, np.array(leg.diverged, bool))

@@ -13,11 +13,11 @@ from ppl_bif.schema import SAMPLE_STATS
 
 __all__ = [
     "Record",
-    "blanked",
     "content",
     "filled",
     "fixed_groups",
     "gather_constant",
+    "one_after_another",
     "rounding",
     "score_mode",
     "totals",
@@ -58,14 +58,12 @@ class Record(NamedTuple):
         lost = found["sample_stats/diverging"]
         for name, value in traces_of(draws).items():
             hides = lost.any() and name.startswith("log_likelihood/")
-            found[name] = blanked(value, lost) if hides else value
+            found[name] = _blanked(value, lost) if hides else value
         return found if self.stream is None else self.stream.fold(found)
 
     def joined(self, bursts: Sequence[Mapping[str, np.ndarray]]) -> dict[str, np.ndarray]:
         """Put together what was recorded of draws, one after another."""
-        if self.stream is not None:
-            return self.stream.joined(bursts)
-        return {name: np.concatenate([b[name] for b in bursts], axis=1) for name in bursts[0]}
+        return (self.stream.joined if self.stream else one_after_another)(bursts)
 
     def judge(
         self,
@@ -119,7 +117,12 @@ def traces_of(draws: Draws) -> dict[str, np.ndarray]:
     return kept | {f"posterior/{name}": value for name, value in draws.weights.items()}
 
 
-def blanked(values: np.ndarray, lost: np.ndarray) -> np.ndarray:
+def one_after_another(bursts: Sequence[Mapping[str, np.ndarray]]) -> dict[str, np.ndarray]:
+    """Lay what was seen of draws ``(chain, draw, ...)`` one after another."""
+    return {name: np.concatenate([b[name] for b in bursts], axis=1) for name in bursts[0]}
+
+
+def _blanked(values: np.ndarray, lost: np.ndarray) -> np.ndarray:
     """Return values ``(chain, draw, ...)``, NaN where a chain is lost."""
     return np.where(lost.reshape(*lost.shape, *(1,) * (values.ndim - 2)), np.nan, values)
 

@@ -17,7 +17,7 @@ import xarray as xr
 from ppl_bif import __version__
 from ppl_bif.checkpoint import Checkpoints, latest_course
 from ppl_bif.checks import whole
-from ppl_bif.cluster import FILE_BYTES, Workers, as_client
+from ppl_bif.cluster import FILE_BYTES, Workers, check_client
 from ppl_bif.data import Batch, as_batch, as_ids, digest, num_rows
 from ppl_bif.driving import Plan, Ran, drive, some_rows
 from ppl_bif.health import health, reasons_to_refuse
@@ -41,7 +41,7 @@ from ppl_bif.sites import Sites, select_sites
 from ppl_bif.stopping import Goal, as_goal
 from ppl_bif.store import create_store, find_finished, finish_store, resume_store
 from ppl_bif.streaming import Stream, draws_per_block
-from ppl_bif.traces import spread
+from ppl_bif.traces import DIAGNOSED_ROWS, DIAGNOSED_STRETCHES, spread
 from ppl_bif.tuning import Choice, choose_kernel, choose_localization
 
 __all__ = ["block_of_draws", "chain_groups", "sample"]
@@ -51,8 +51,6 @@ BLOCK_BYTES, BLOCK_DRAWS = 2**27, 256
 ROUNDED_ROWS = 256
 # On a CPU, more weights than that leave its caches, and are no quicker together.
 VECTORIZED_WEIGHTS = 2**23
-# Training rows of which a streamed run keeps traces: those that are looked at to diagnose one.
-KEPT_ROWS, KEPT_STRETCHES = 2048, 32
 # NUTS calls a rise of the energy by 1,000 a divergence; a Gaussian adds d/2 at stationarity.
 ENERGY_RISE, ENERGY_RISE_PER_WEIGHT = 1000.0, 10.0
 
@@ -200,7 +198,7 @@ def sample(
         kernel.model.check(batch, name)
     groups = chain_groups(kernel, chains, chain_method, data["train"])
     if client is not None:
-        as_client(client, store)
+        check_client(client, store)
         groups = [[chain] for chain in range(chains)]
     kernel, engine, more = _bind(kernel, data, evaluation_batch_size)
     at_mode = score_mode(engine, ids)
@@ -325,7 +323,7 @@ def _stream(at_mode: Mapping[str, np.ndarray]) -> Stream:
         name: value.reshape(len(value), -1).sum(axis=1, dtype=float)
         for name, value in at_mode.items()
     }
-    return Stream(summed, spread(len(summed["train"]), KEPT_ROWS, KEPT_STRETCHES))
+    return Stream(summed, spread(len(summed["train"]), DIAGNOSED_ROWS, DIAGNOSED_STRETCHES))
 
 
 def _trace_dtype(name: Any) -> str:

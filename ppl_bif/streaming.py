@@ -15,6 +15,7 @@ import xarray as xr
 from ppl_bif.blocks import MAX_BLOCKS, Blocks
 from ppl_bif.covariance import Layout, Series, finished, layout
 from ppl_bif.errors import BIFError
+from ppl_bif.recording import one_after_another
 from ppl_bif.schema import group
 from ppl_bif.tiles import Estimate
 from ppl_bif.traces import Traces
@@ -58,12 +59,8 @@ class Stream(NamedTuple):
 
     def joined(self, bursts: Sequence[Mapping[str, np.ndarray]]) -> dict[str, np.ndarray]:
         """Put together what was folded of the draws of one block."""
-        return {
-            name: np.sum([b[name] for b in bursts], axis=0)
-            if name.endswith(SUMS)
-            else np.concatenate([b[name] for b in bursts], axis=1)
-            for name in bursts[0]
-        }
+        name = f"log_likelihood/{SUMS}"
+        return {**one_after_another(bursts), name: np.sum([b[name] for b in bursts], axis=0)}
 
 
 def _rows(values: np.ndarray) -> np.ndarray:

@@ -9,13 +9,23 @@ import xarray as xr
 from ppl_bif.errors import BIFError
 from ppl_bif.schema import group, refuse_unmarked, root_attrs, usable_chains
 
-__all__ = ["STRETCH", "Traces", "refuse_unsampled", "spread", "traces"]
+__all__ = [
+    "DIAGNOSED_ROWS",
+    "DIAGNOSED_STRETCHES",
+    "STRETCH",
+    "Traces",
+    "refuse_unsampled",
+    "spread",
+    "traces",
+]
 
 # Values that are read at once at most: 256 MB in single precision.
 VALUES = 2**26
 # Rows that stand for all are taken from so many stretches of so many rows, so that of a run on disk
 # not everything is read.
 STRETCHES, STRETCH = 4, 2048
+# So many training rows, from so many stretches, are looked at to diagnose a run.
+DIAGNOSED_ROWS, DIAGNOSED_STRETCHES = 2048, 32
 
 
 class Traces(NamedTuple):

@@ -6,7 +6,7 @@ state, to the same bits.
 """
 
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -14,10 +14,10 @@ import zarr
 
 from ppl_bif.kernel import BURST_DRAWS, Engine, Kernel
 from ppl_bif.places import place, telling, understanding
-from ppl_bif.recording import Record, totals, traces_of
+from ppl_bif.recording import Record, one_after_another, totals, traces_of
 from ppl_bif.tuning import Tuned, burnt_in, unpacked_tuned
 
-__all__ = ["LOST", "Block", "Done", "Kit", "Packed", "Shard", "make", "same"]
+__all__ = ["LOST", "Block", "Done", "Kit", "Shard", "make", "same"]
 
 Packed = dict[str, np.ndarray]
 Shard = dict[str, slice]
@@ -72,6 +72,8 @@ class Done(NamedTuple):
 # In each worker: engines are bound once, and by one task at a time, as Pyro's handlers are those
 # of a process.
 _BOUND: dict[str, tuple[Engine, Tuned]] = {}
+# Of that run, engines that score some rows.
+_PARTS: dict[int, Engine] = {}
 _ALONE = threading.Lock()
 
 
@@ -89,27 +91,25 @@ def make(kit: Kit, block: Block, shard: int) -> tuple[int, Done]:
         else:
             like = engine.start([block.chain], block.seed, like=tuned.state)
             state = engine.unpack(block.state, like)
-        parts, first = engine.over(kit.shards[shard]), shard == 0
+        part, first = _PARTS.get(shard) or engine.over(kit.shards[shard]), shard == 0
+        _PARTS[shard] = part
         names = kit.record.saved if first else []
         found: list[tuple[dict[str, np.ndarray], ...]] = []
         for start in range(block.start, block.stop, BURST_DRAWS):
             count = min(BURST_DRAWS, block.stop - start)
-            state, draws = parts.draws(state, tuned.steps, count, most=BURST_DRAWS, names=names)
+            state, draws = part.draws(state, tuned.steps, count, most=BURST_DRAWS, names=names)
             found.append((draws.stats, totals(draws), traces_of(draws)))
-        stats, total, traces = (_one_after_another(each) for each in zip(*found, strict=True))
+        stats, total, traces = (one_after_another(each) for each in zip(*found, strict=True))
         _write(kit, block, kit.shards[shard], traces)
         packed = engine.pack(state, shared=False) if first else {}
         return shard, Done(block._replace(state=None), packed, stats, total)
-
-
-def _one_after_another(bursts: Sequence[Mapping[str, np.ndarray]]) -> dict[str, np.ndarray]:
-    return {name: np.concatenate([b[name] for b in bursts], axis=1) for name in bursts[0]}
 
 
 def _bound(kit: Kit, block: Block) -> tuple[Engine, Tuned]:
     if kit.token not in _BOUND:
         # Of an earlier run nothing is held.
         _BOUND.clear()
+        _PARTS.clear()
         engine = kit.kernel.bind(kit.data, evaluation_batch_size=kit.evaluation_batch_size)
         like = engine.start([block.chain], block.seed)
         _BOUND[kit.token] = engine, unpacked_tuned(engine, kit.tuned, like)

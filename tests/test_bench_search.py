@@ -20,5 +20,5 @@ def test_the_command_measures_and_keeps_lines(tmp_path, monkeypatch, capsys):
     assert (blas["subject"], ours["subject"]) == ("blas", "search")
     assert ours["case"] == "search_20000x50x160"
     assert ours["cpu_seconds_over_blas"][0] > 1
-    assert ours["peak_gb"][0] > 0
+    assert 0 < ours["peak_gb"][0] < 2
     assert list(tmp_path.iterdir()) == [kept]

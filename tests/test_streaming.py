@@ -75,7 +75,7 @@ def test_scores_and_diagnosis_are_those_of_traces(backend):
 
 
 def test_of_many_rows_traces_are_kept_of_some(monkeypatch):
-    monkeypatch.setattr(sampling, "KEPT_ROWS", 5)
+    monkeypatch.setattr(sampling, "DIAGNOSED_ROWS", 5)
     ids = [f"row {i}" for i in range(10)]
     streamed, stored = (
         fake_run(chains=4, draws=16, stream=stream, train_ids=ids) for stream in (True, False)

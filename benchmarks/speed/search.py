@@ -10,7 +10,6 @@ after another and each in a process of its own, the bare BLAS products of the sa
 import argparse
 import json
 import os
-import resource
 import subprocess
 import sys
 import tempfile
@@ -26,6 +25,7 @@ from threadpoolctl import threadpool_limits
 import ppl_bif as bif
 from benchmarks.speed.compare import RESULTS, about, spread
 from ppl_bif.layout import Trace
+from ppl_bif.memory import peak_memory
 from ppl_bif.places import place
 from ppl_bif.sampling import BLOCK_BYTES, BLOCK_DRAWS
 from ppl_bif.store import create_store, finish_store
@@ -150,8 +150,7 @@ def timed(name: str, path: str, threads: str, *size: str) -> None:
         began, clock = time.process_time(), time.perf_counter()
         job()
         cpu, wall = time.process_time() - began, time.perf_counter() - clock
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9
-    print(json.dumps({"cpu": cpu, "wall": wall, "peak": peak}))
+    print(json.dumps({"cpu": cpu, "wall": wall, "peak": peak_memory() / 1e9}))
 
 
 def lines(case: str, turns: list[dict[str, dict[str, float]]], threads: int) -> list[Any]:

@@ -9,7 +9,7 @@ from concurrent.futures import ProcessPoolExecutor, as_completed
 from contextlib import ExitStack
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import cloudpickle
 import numpy as np
@@ -253,24 +253,20 @@ class _Store:
 
     def __init__(self, where: Place, shape: Job, design: str) -> None:
         self._where, self._shape = where, shape
-        names = {name for name in where.names() if not name.startswith(".")}
         with telling(where.address), understanding(where.address):
-            if "zarr.json" not in names:
+            if "zarr.json" not in where.names():
                 attributes: dict[str, Any] = {"design": design, "outputs": []}
-                root = cast(Any, zarr).create_group(
-                    where.zarr(), zarr_format=3, attributes=attributes
-                )
-                root.create_array(
+                made: Any = zarr.create_group(where.zarr(), zarr_format=3, attributes=attributes)
+                made.create_array(
                     "done", shape=shape, chunks=(1, 1), dtype="bool", fill_value=False
                 )
-            self._root = cast(Any, zarr).open_group(where.zarr(), mode="r+", zarr_format=3)
-            found = self._root.attrs.get("design")
-        if found != design:
-            raise StoreError(
-                f"{where.address} holds other retrainings (masks or seeds differ): choose another "
-                "path, or remove it"
-            )
-        self._done: np.ndarray = self._root["done"][:]
+            root: Any = zarr.open_group(where.zarr(), mode="r+", zarr_format=3)
+            if root.attrs.get("design") != design:
+                raise StoreError(
+                    f"{where.address} holds other retrainings (masks or seeds differ): choose "
+                    "another path, or remove it"
+                )
+            self._root, self._done = root, np.asarray(root["done"][:])
 
     def has(self, job: Job) -> bool:
         return bool(self._done[job])
