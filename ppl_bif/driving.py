@@ -342,6 +342,8 @@ class _Course:
             with self.log.telling():
                 for variable, values in found.items():
                     self.arrays.put(variable, chains, start, at.draws, values)
+                # Or it would be held beside the block that follows.
+                del found
                 if at.lost.all():
                     at = at._replace(draws=self.lost_from(chains, at.draws, last))
             if at.draws == last or self.stop.asked or self.log.wants_state():
@@ -356,21 +358,22 @@ class _Course:
         """Make draws in bursts that are long enough to be quick and short enough to be shown."""
         assert self.tuned is not None
         most = min(self.plan.block, BURST_DRAWS)
-        bursts: list[dict[str, np.ndarray]] = []
-        while at.draws < stop and not (bursts and self.is_due()):
+        start, room = at.draws, dict[str, np.ndarray]()
+        while at.draws < stop and not (room and self.is_due()):
             if self.stop.asked and self.record.stream is not None:
                 raise KeyboardInterrupt
             began, count = time.perf_counter(), min(self.burst, stop - at.draws, most)
             state, draws = self.engine.draws(
                 at.state, self.tuned.steps, count, most=most, names=self.record.saved
             )
-            bursts.append(self.record.observe(draws, at.lost))
-            lost = bursts[-1]["sample_stats/diverging"][:, -1]
+            seen = self.record.observe(draws, at.lost)
+            self.record.lay(room, seen, at.draws - start, stop - start)
+            lost = seen["sample_stats/diverging"][:, -1]
             at, self.diverged[chains] = At(at.draws + count, state, lost), lost
-            self.bar.update(self.task, advance=count, seen=self.describe(bursts[-1]))
+            self.bar.update(self.task, advance=count, seen=self.describe(seen))
             if time.perf_counter() - began < BURST_SECONDS:
                 self.burst = min(2 * self.burst, BURST_DRAWS)
-        return at, self.record.joined(bursts)
+        return at, {name: values[:, : at.draws - start] for name, values in room.items()}
 
     def is_due(self) -> bool:
         """Say whether a block is to be cut short: by Ctrl-C, or because it takes long."""

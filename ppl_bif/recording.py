@@ -17,6 +17,7 @@ __all__ = [
     "filled",
     "fixed_groups",
     "gather_constant",
+    "lay",
     "one_after_another",
     "rounding",
     "score_mode",
@@ -26,6 +27,7 @@ __all__ = [
 ]
 
 
+Room = dict[str, np.ndarray]
 ALWAYS = ("lp", "train_loss", "distance", "diverging")
 
 
@@ -61,9 +63,9 @@ class Record(NamedTuple):
             found[name] = _blanked(value, lost) if hides else value
         return found if self.stream is None else self.stream.fold(found)
 
-    def joined(self, bursts: Sequence[Mapping[str, np.ndarray]]) -> dict[str, np.ndarray]:
-        """Put together what was recorded of draws, one after another."""
-        return (self.stream.joined if self.stream else one_after_another)(bursts)
+    def lay(self, room: Room, burst: Mapping[str, np.ndarray], at: int, draws: int) -> None:
+        """Lay what was recorded of some draws into the room for a block of them."""
+        (self.stream.lay if self.stream else lay)(room, burst, at, draws)
 
     def judge(
         self,
@@ -115,6 +117,17 @@ def traces_of(draws: Draws) -> dict[str, np.ndarray]:
     """Return log-likelihoods and weights of draws by the names they are kept under."""
     kept = {f"log_likelihood/{name}_obs": value for name, value in draws.likelihood.items()}
     return kept | {f"posterior/{name}": value for name, value in draws.weights.items()}
+
+
+def lay(room: Room, burst: Mapping[str, np.ndarray], at: int, draws: int) -> None:
+    """Lay what was seen of draws ``(chain, draw, ...)`` into room for so many, made at the first.
+
+    A block is then held once, where bursts that are kept to be put together would be held twice.
+    """
+    for name, values in burst.items():
+        if name not in room:
+            room[name] = np.empty((len(values), draws, *values.shape[2:]), values.dtype)
+        room[name][:, at : at + values.shape[1]] = values
 
 
 def one_after_another(bursts: Sequence[Mapping[str, np.ndarray]]) -> dict[str, np.ndarray]:

@@ -15,7 +15,7 @@ import xarray as xr
 from ppl_bif.blocks import MAX_BLOCKS, Blocks
 from ppl_bif.covariance import Layout, Series, finished, layout
 from ppl_bif.errors import BIFError
-from ppl_bif.recording import one_after_another
+from ppl_bif.recording import Room, lay
 from ppl_bif.schema import group
 from ppl_bif.tiles import Estimate
 from ppl_bif.traces import Traces
@@ -57,10 +57,11 @@ class Stream(NamedTuple):
         sums = np.concatenate([products[:, :1], squares, products[:, 1:]], axis=1)[:, None]
         return {**found, TRAIN: found[TRAIN][:, :, self.kept], f"log_likelihood/{SUMS}": sums}
 
-    def joined(self, bursts: Sequence[Mapping[str, np.ndarray]]) -> dict[str, np.ndarray]:
-        """Put together what was folded of the draws of one block."""
-        name = f"log_likelihood/{SUMS}"
-        return {**one_after_another(bursts), name: np.sum([b[name] for b in bursts], axis=0)}
+    def lay(self, room: Room, burst: Mapping[str, np.ndarray], at: int, draws: int) -> None:
+        """Add sums to those of the block, and lay what is kept of its draws beside them."""
+        name, kept = f"log_likelihood/{SUMS}", dict(burst)
+        room[name] = room.get(name, 0) + kept.pop(name)
+        lay(room, kept, at, draws)
 
 
 def _rows(values: np.ndarray) -> np.ndarray:

@@ -116,13 +116,14 @@ def test_sums_hold_what_centring_takes(chains, blocks, merged, size, shift, seed
     at_mode = {"train": np.ones(5), "query": np.full(2, -1.0)}
     stream, found = Stream(at_mode, np.arange(2)), []
     for part in np.split(np.arange(draws), blocks * merged):
-        bursts = [
-            stream.fold(
+        room = {}
+        for i in np.array_split(part, 2):
+            seen = stream.fold(
                 {"log_likelihood/train_obs": train[:, i], "log_likelihood/query_obs": query[:, i]}
             )
-            for i in np.array_split(part, 2)
-        ]
-        found.append(stream.joined(bursts)["log_likelihood/train_sums"])
+            stream.lay(room, seen, i[0] - part[0], len(part))
+        np.testing.assert_array_equal(room["log_likelihood/query_obs"], query[:, part])
+        found.append(room["log_likelihood/train_sums"])
     sums = np.concatenate(found, axis=1)
     assert sums.shape == (chains, blocks * merged, 4, 5)
     how = Blocks(blocks, 1.5)
