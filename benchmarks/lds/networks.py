@@ -1,15 +1,19 @@
 """The tasks' networks in PyTorch, the recipe that trains them, and their losses."""
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import nn
 from torch.nn.functional import cross_entropy
 
-from benchmarks.lds.tasks import Task
+from benchmarks.lds.tasks import Task, rows_of
+from ppl_bif_models import resnet9_torch
 
 EPOCHS, BATCH, STEP, MOMENTUM, DECAY = 30, 64, 0.05, 0.9, 1e-3
+RESNET_WIDTH = 32
+HALF_FROM = 10**6
 
 
 def _digits_mlp() -> nn.Sequential:
@@ -36,10 +40,15 @@ def _fashion_cnn() -> nn.Sequential:
     )
 
 
+def _cifar_resnet9() -> nn.Sequential:
+    return resnet9_torch.resnet9(torch.initial_seed(), width=RESNET_WIDTH)
+
+
 NETWORKS: dict[str, Callable[[], nn.Sequential]] = {
     "digits_mlp": _digits_mlp,
     "digits_cnn": _digits_cnn,
     "fashion_cnn": _fashion_cnn,
+    "cifar_resnet9": _cifar_resnet9,
 }
 
 
@@ -50,16 +59,26 @@ def build(name: str, seed: int = 0) -> nn.Sequential:
         return NETWORKS[name]()
 
 
-def trained(task: Task, seed: int = 0) -> nn.Sequential:
-    """Return a task's network with its stored weights."""
+def trained(task: Task, seed: int = 0, device: str = "cpu") -> nn.Sequential:
+    """Return a task's network with its stored weights, or trained from a seed that has none."""
+    if seed >= len(task.weights):
+        return fit(task.name, *task.train, seed, device).to(device)
     network = build(task.name)
     network.load_state_dict({k: torch.from_numpy(v) for k, v in task.weights[seed].items()})
-    return network.eval()
+    return network.eval().to(device)
 
 
-def fit(name: str, x: np.ndarray, y: np.ndarray, seed: int) -> nn.Sequential:
+def fit(name: str, x: np.ndarray, y: np.ndarray, seed: int, device: str = "cpu") -> nn.Sequential:
+    """Train by the recipe of the task."""
+    network = build(name, seed)
+    if name == "cifar_resnet9":
+        return resnet9_torch.train(network, x, y, seed=1_000 + seed, device=device)
+    return _plainly(network, x, y, seed)
+
+
+def _plainly(network: nn.Sequential, x: np.ndarray, y: np.ndarray, seed: int) -> nn.Sequential:
     """Train by SGD with momentum and weight decay, the step falling to 0 over 30 epochs."""
-    network, images, classes = build(name, seed), torch.from_numpy(x), torch.from_numpy(y)
+    images, classes = torch.from_numpy(x), torch.from_numpy(y)
     optimizer = torch.optim.SGD(
         network.parameters(), lr=STEP, momentum=MOMENTUM, weight_decay=DECAY
     )
@@ -73,6 +92,19 @@ def fit(name: str, x: np.ndarray, y: np.ndarray, seed: int) -> nn.Sequential:
             optimizer.step()
             falling.step()
     return network.eval()
+
+
+class Retraining(NamedTuple):
+    """What :func:`ppl_bif.evaluation.retrain` calls: trains on some rows, returns queries' losses."""
+
+    name: str
+    device: str
+
+    def __call__(self, rows: np.ndarray, seed: int) -> np.ndarray:
+        torch.set_num_threads(1)
+        task = rows_of(self.name)
+        network = fit(self.name, task.train_x[rows], task.train_y[rows], seed, self.device)
+        return losses(network, task.query_x, task.query_y)
 
 
 def losses(network: nn.Module, x: np.ndarray, y: np.ndarray) -> np.ndarray:
@@ -89,5 +121,9 @@ def accuracy(network: nn.Module, x: np.ndarray, y: np.ndarray) -> float:
 
 
 def arrays(network: nn.Module) -> dict[str, np.ndarray]:
-    """Copy a network's weights into arrays by name."""
-    return {name: w.detach().numpy().copy() for name, w in network.state_dict().items()}
+    """Copy a network's weights into arrays by name; those of large networks in half precision."""
+    large = sum(w.numel() for w in network.parameters()) > HALF_FROM
+    return {
+        name: (w.half() if large and w.is_floating_point() else w).detach().numpy().copy()
+        for name, w in network.state_dict().items()
+    }

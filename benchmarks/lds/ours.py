@@ -26,6 +26,7 @@ def main() -> None:
     parser.add_argument("backend", choices=BACKENDS)
     parser.add_argument("--name", default="default", help="of these settings")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
+    parser.add_argument("--device", default="cpu", help="in Pyro")
     parser.add_argument("--draws", type=int, default=1000)
     parser.add_argument("--chains", type=int, default=4)
     parser.add_argument("--chain-method", default="auto")
@@ -36,7 +37,7 @@ def main() -> None:
     task = tasks.load(options.task)
     RUNS.mkdir(exist_ok=True)
     for seed in options.seeds:
-        model = localized(task, options.backend, options.model)
+        model = localized(task, options.backend, options.model, options.device)
         if options.kernel:
             model = model.make_kernel(options.kernel, **options.settings)
         name = f"{options.task}-{options.backend}-{options.name}-{seed}"
@@ -51,7 +52,9 @@ def main() -> None:
         )
 
 
-def localized(task: tasks.Task, backend: str, settings: dict[str, Any]) -> Any:
+def localized(
+    task: tasks.Task, backend: str, settings: dict[str, Any], device: str = "cpu"
+) -> Any:
     """Localize a task's network, trained from seed 0."""
     settings = {"likelihood": "categorical", **settings}
     if backend == "pyro":
@@ -61,7 +64,7 @@ def localized(task: tasks.Task, backend: str, settings: dict[str, Any]) -> Any:
         from ppl_bif.pyro import localize
 
         torch.set_num_threads(1)
-        return localize(trained(task), **settings)
+        return localize(trained(task, 0, device), **settings)
     import jax.numpy as jnp
 
     from benchmarks.lds.jax_networks import NETWORKS

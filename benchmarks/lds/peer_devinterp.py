@@ -57,7 +57,7 @@ def transferred(n: int) -> Iterator[Setting]:
         yield Setting(lr, float(n / np.log(n)), localization=100.0, num_steps_bw_draws=10)
 
 
-def scores(task: Task, networks: int) -> Iterator[Result]:
+def scores(task: Task, networks: int, device: str) -> Iterator[Result]:
     """Run the README's setting, a grid, and longer what this very truth says is best of it.
 
     The grid is searched on the MLP; on the CNNs, which cost several times as much, around its best.

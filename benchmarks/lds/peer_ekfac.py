@@ -20,11 +20,11 @@ DAMPINGS = (1e-8, None, 1e-7, 1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0)
 SEED = 0
 
 
-def scores(task: Task, networks: int) -> Iterator[Result]:
+def scores(task: Task, networks: int, device: str) -> Iterator[Result]:
     """Give the mean of the scores over networks trained from the first seeds, by damping."""
     n, q = len(task.train[1]), len(task.query[1])
     with TemporaryDirectory() as folder:
-        fitted = [_fit(task, seed, f"{folder}/{seed}") for seed in range(networks)]
+        fitted = [_fit(task, seed, f"{folder}/{seed}", device) for seed in range(networks)]
         for damping in DAMPINGS:
             made = [_score(analyzer, task, damping) for analyzer, _ in fitted]
             yield Result(
@@ -38,7 +38,7 @@ def scores(task: Task, networks: int) -> Iterator[Result]:
             )
 
 
-def _fit(task: Task, seed: int, folder: str) -> tuple[Any, float]:
+def _fit(task: Task, seed: int, folder: str, device: str) -> tuple[Any, float]:
     """Fit the factors on all rows; labels are drawn from the network (true Fisher)."""
     from kronfluence.analyzer import Analyzer, prepare_model
     from kronfluence.arguments import FactorArguments
@@ -46,8 +46,10 @@ def _fit(task: Task, seed: int, folder: str) -> tuple[Any, float]:
     started = time.perf_counter()
     torch.manual_seed(SEED)
     asked = _classification()
-    network = prepare_model(trained(task, seed), asked)
-    analyzer = Analyzer("lds", network, asked, cpu=True, disable_tqdm=True, output_dir=folder)
+    network = prepare_model(trained(task, seed, device), asked)
+    analyzer = Analyzer(
+        "lds", network, asked, cpu=device == "cpu", disable_tqdm=True, output_dir=folder
+    )
     rows, arguments = _dataset(task.train), FactorArguments(strategy="ekfac")
     analyzer.fit_all_factors("factors", rows, per_device_batch_size=512, factor_args=arguments)
     return analyzer, time.perf_counter() - started

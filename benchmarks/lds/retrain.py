@@ -1,4 +1,4 @@
-"""Remake a ground truth: ``python -m benchmarks.lds.retrain TASK`` (minutes, one process)."""
+"""Remake a ground truth: ``python -m benchmarks.lds.retrain TASK`` (minutes)."""
 
 import argparse
 import time
@@ -8,49 +8,48 @@ import numpy as np
 import torch
 
 from benchmarks.lds import networks, tasks
+from ppl_bif.evaluation import retrain
+
+CHOOSERS = {"fashion_cnn": tasks.fashion, "cifar_resnet9": tasks.cifar}
 
 
 def main() -> None:
     """Train on all rows and on every half, and store weights, losses and what else is needed."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("task", choices=tasks.SPECS)
-    parser.add_argument("--folder", help="where Fashion-MNIST's files are")
+    parser.add_argument("--folder", help="where the pictures are")
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--workers", type=int, default=1, help="processes")
+    parser.add_argument("--store", help="where retrainings are kept as they end")
     options = parser.parse_args()
     torch.set_num_threads(1)
-    started = time.perf_counter()
-    stored = tasks.fashion(options.folder) if options.task.startswith("fashion") else {}
+    started, name = time.perf_counter(), options.task
+    stored = CHOOSERS[name](options.folder) if name in CHOOSERS else {}
     rows = tasks.scaled(stored) if stored else tasks.digits()
-    stored |= tasks.named(weights(options.task, rows))
-    stored["loss"] = truth(options.task, rows).astype(np.float16)
-    np.savez_compressed(tasks.DATA / f"{options.task}.npz", **stored)
-    print(f"{options.task}: {time.perf_counter() - started:.0f} s")
+    kept = {} if name.startswith("cifar") else stored
+    kept |= tasks.named(weights(name, rows, options.device))
+    np.savez_compressed(tasks.DATA / f"{name}.npz", **kept)
+    spec = tasks.SPECS[name]
+    truth = retrain(
+        networks.Retraining(name, options.device),
+        tasks.masks(spec.subsets, len(rows.train_y)),
+        seeds=range(spec.seeds),
+        workers=options.workers,
+        store=options.store,
+        progress=True,
+    )
+    kept["loss"] = truth["loss"].values.astype(np.float16)
+    np.savez_compressed(tasks.DATA / f"{name}.npz", **kept)
+    print(f"{name}: {time.perf_counter() - started:.0f} s")
 
 
-def weights(name: str, rows: tasks.Rows) -> Iterator[dict[str, np.ndarray]]:
+def weights(name: str, rows: tasks.Rows, device: str) -> Iterator[dict[str, np.ndarray]]:
     """Train on all rows, from each seed."""
     for seed in range(tasks.SPECS[name].networks):
-        network = networks.fit(name, rows.train_x, rows.train_y, seed)
+        network = networks.fit(name, rows.train_x, rows.train_y, seed, device)
         right = networks.accuracy(network, rows.query_x, rows.query_y)
         print(f"{name}: all rows, seed {seed}, {right:.1%} of the queries are right", flush=True)
         yield networks.arrays(network)
-
-
-def truth(name: str, rows: tasks.Rows) -> np.ndarray:
-    """Losses of the networks retrained on halves, ``(subset, seed, query)``."""
-    spec = tasks.SPECS[name]
-    masks = tasks.masks(spec.subsets, len(rows.train_y))
-    out = np.zeros((spec.subsets, spec.seeds, len(rows.query_y)), np.float32)
-    for m, mask in enumerate(masks):
-        for seed in range(spec.seeds):
-            out[m, seed] = retrained(name, rows, mask, seed)
-        print(f"{name}: subset {m + 1} of {spec.subsets}", flush=True)
-    return out
-
-
-def retrained(name: str, rows: tasks.Rows, mask: np.ndarray, seed: int) -> np.ndarray:
-    """Losses of the queries after training on some of the rows, ``(query,)``."""
-    network = networks.fit(name, rows.train_x[mask], rows.train_y[mask], seed)
-    return networks.losses(network, rows.query_x, rows.query_y)
 
 
 if __name__ == "__main__":

@@ -1,13 +1,18 @@
 """The tasks by name: data to attribute to and to explain, trained weights, and retrained losses."""
 
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import xarray as xr
 
+from ppl_bif_models import cifar as cifar10
+
 DATA = Path(__file__).parent / "data"
+# Too large to be committed: chosen from CIFAR-10 at first.
+CIFAR_ROWS = DATA / "cifar_rows.npz"
 
 
 class Spec(NamedTuple):
@@ -22,11 +27,12 @@ SPECS = {
     "digits_mlp": Spec(subsets=96, seeds=4),
     "digits_cnn": Spec(subsets=96, seeds=4),
     "fashion_cnn": Spec(subsets=64, seeds=2),
+    "cifar_resnet9": Spec(subsets=64, seeds=2, networks=1),
 }
 
 
 class Rows(NamedTuple):
-    """Images scaled to 0 ... 1 ``(row, pixel)`` float32, and their classes ``(row,)`` int64."""
+    """Images ``(row, pixel)`` or ``(row, channel, y, x)`` float32, and classes ``(row,)`` int64."""
 
     train_x: np.ndarray
     train_y: np.ndarray
@@ -76,10 +82,19 @@ def load(name: str) -> Task:
         raise ValueError(f"no task {name!r}: there are {', '.join(SPECS)}")
     with np.load(DATA / f"{name}.npz") as stored:
         arrays = dict(stored)
-    rows = digits() if name.startswith("digits") else scaled(arrays)
+    rows = rows_of(name)
     weights = tuple(_weights(arrays, seed) for seed in range(SPECS[name].networks))
     loss = arrays["loss"].astype(np.float32)
     return Task(name, rows, weights, masks(SPECS[name].subsets, len(rows.train_y)), loss)
+
+
+@cache
+def rows_of(name: str) -> Rows:
+    """Load a task's rows."""
+    if name.startswith("digits"):
+        return digits()
+    with np.load(CIFAR_ROWS if name.startswith("cifar") else DATA / f"{name}.npz") as stored:
+        return scaled(dict(stored))
 
 
 def masks(subsets: int, rows: int) -> np.ndarray:
@@ -104,9 +119,21 @@ def fashion(folder: str | Path | None = None) -> dict[str, np.ndarray]:
     """Choose 2,000 + 400 of Fashion-MNIST's pictures, as the bytes that are stored."""
     from ppl_bif_models import fashion
 
-    whole = fashion.load(folder)
-    train = np.random.RandomState(0).permutation(len(whole.train_y))[:2000]
-    query = np.random.RandomState(0).permutation(len(whole.test_y))[:400]
+    return chosen(fashion.load(folder), 2000, 400)
+
+
+def cifar(folder: str | Path | None = None) -> dict[str, np.ndarray]:
+    """Choose 5,000 + 500 of CIFAR-10's pictures, as bytes, and keep them beside the others."""
+    if not CIFAR_ROWS.exists():
+        np.savez(CIFAR_ROWS, **chosen(cifar10.load(folder), 5000, 500))
+    with np.load(CIFAR_ROWS) as kept:
+        return dict(kept)
+
+
+def chosen(whole: Any, rows: int, queries: int) -> dict[str, np.ndarray]:
+    """Choose training and test pictures at random, always the same."""
+    train = np.random.RandomState(0).permutation(len(whole.train_y))[:rows]
+    query = np.random.RandomState(0).permutation(len(whole.test_y))[:queries]
     return {
         "train_x": whole.train_x[train],
         "train_y": whole.train_y[train].astype(np.uint8),
@@ -116,8 +143,10 @@ def fashion(folder: str | Path | None = None) -> dict[str, np.ndarray]:
 
 
 def scaled(arrays: dict[str, np.ndarray]) -> Rows:
-    """Turn stored bytes into rows a network takes."""
-    images = ((arrays[f"{part}_x"] / np.float32(255)) for part in ("train", "query"))
+    """Turn stored bytes into rows a network takes: clothes are 0 ... 1, colours centred."""
+    colour = arrays["train_x"].ndim > 2
+    scale = cifar10.scaled if colour else (lambda x: x / np.float32(255))
+    images = (scale(arrays[f"{part}_x"]) for part in ("train", "query"))
     classes = (arrays[f"{part}_y"].astype(np.int64) for part in ("train", "query"))
     (train_x, query_x), (train_y, query_y) = images, classes
     return Rows(train_x, train_y, query_x, query_y)
@@ -130,4 +159,9 @@ def named(weights: Iterator[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
 
 def _weights(arrays: dict[str, np.ndarray], seed: int) -> dict[str, np.ndarray]:
     prefix = f"seed{seed}/"
-    return {k.removeprefix(prefix): v for k, v in arrays.items() if k.startswith(prefix)}
+    return {
+        # Large networks are kept in half precision: these are the weights, rounded.
+        k.removeprefix(prefix): v.astype(np.float32) if v.dtype == np.float16 else v
+        for k, v in arrays.items()
+        if k.startswith(prefix)
+    }

@@ -1,0 +1,57 @@
+"""GradDot and GradCos: products of the rows' gradients at the trained weights, or their cosines."""
+
+import time
+from collections.abc import Iterator
+from importlib import import_module
+
+import numpy as np
+import torch
+from torch.func import functional_call, grad, vmap
+from torch.nn.functional import cross_entropy, normalize
+
+from benchmarks.lds.networks import trained
+from benchmarks.lds.result import Result
+from benchmarks.lds.tasks import Task
+
+# Gradients of so many rows are held at once, beside those of all queries.
+AT_ONCE = 256
+
+
+def products(task: Task, networks: int, device: str) -> Iterator[Result]:
+    """Give the mean of the products over networks trained from the first seeds."""
+    yield _mean(task, networks, device, cosine=False)
+
+
+def cosines(task: Task, networks: int, device: str) -> Iterator[Result]:
+    """Give the mean of the cosines."""
+    yield _mean(task, networks, device, cosine=True)
+
+
+def _mean(task: Task, networks: int, device: str, *, cosine: bool) -> Result:
+    import_module("torch._dynamo")  # vmap loads it at first: not in the seconds
+    started = time.perf_counter()
+    found = [_products(task, seed, device, cosine=cosine) for seed in range(networks)]
+    passes = 3 * networks * (len(task.train[1]) + len(task.query[1]))
+    return Result({}, np.mean(found, axis=0), passes, time.perf_counter() - started)
+
+
+def _products(task: Task, seed: int, device: str, *, cosine: bool) -> np.ndarray:
+    network = trained(task, seed, device)
+    weights = {name: w.detach() for name, w in network.named_parameters()}
+
+    def loss(w: dict[str, torch.Tensor], x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        return cross_entropy(functional_call(network, w, x[None]), y[None])
+
+    def gradients(x: np.ndarray, y: np.ndarray) -> torch.Tensor:
+        rows = (torch.from_numpy(part).to(device) for part in (x, y))
+        each = vmap(grad(loss), (None, 0, 0), chunk_size=AT_ONCE)(weights, *rows)
+        flat = torch.cat([g.flatten(1) for g in each.values()], dim=1)
+        return normalize(flat) if cosine else flat
+
+    x, y = task.train
+    queries = gradients(*task.query).T
+    parts = [
+        gradients(x[i : i + AT_ONCE], y[i : i + AT_ONCE]) @ queries
+        for i in range(0, len(y), AT_ONCE)
+    ]
+    return torch.cat(parts).cpu().numpy()
