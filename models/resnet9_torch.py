@@ -99,7 +99,9 @@ def train(
 def _moved(padded: Tensor, rows: Tensor, moves: Tensor, mirrors: Tensor, size: Any) -> Tensor:
     """Cut each picture out of its padded one, and mirror some."""
     height, width = (torch.arange(n, device=rows.device) for n in size)
-    down, right = (move[:, None] + places for move, places in zip(moves, (height, width), strict=True))
+    down, right = (
+        move[:, None] + places for move, places in zip(moves, (height, width), strict=True)
+    )
     right = torch.where(mirrors[:, None], right.flip(1), right)
     return padded[rows[:, None, None], :, down[:, :, None], right[:, None, :]].permute(0, 3, 1, 2)
 

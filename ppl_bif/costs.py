@@ -6,6 +6,7 @@ both.
 """
 
 import statistics
+import tempfile
 import time
 from collections.abc import Mapping
 from functools import partial
@@ -13,11 +14,12 @@ from operator import itemgetter
 from typing import Any, NamedTuple
 
 import numpy as np
+import zarr
 
 from ppl_bif.checks import whole
 from ppl_bif.data import Batch, arrays, as_batch, map_arrays, num_rows
 from ppl_bif.kernel import BURST_DRAWS, MEASURE_EVERY, Kernel
-from ppl_bif.layout import Trace, bytes_on_disk
+from ppl_bif.layout import SHARD_BYTES, Trace, bytes_on_disk, create
 from ppl_bif.memory import memory_per_chain, peak_memory
 from ppl_bif.recording import traces
 from ppl_bif.sampling import block_of_draws, chain_groups
@@ -46,7 +48,7 @@ class Forecast(NamedTuple):
     warmup
         Of them, steps before the first draw.
     draw
-        Seconds of a draw of all chains, steps and scoring.
+        Seconds of a draw of all chains: steps, scoring, and writing where there is a store.
     disk
         Bytes of the store: traces, in whole blocks of draws, and checkpoints; 0 without one.
     memory
@@ -147,15 +149,16 @@ def forecast(
     described = traces(kernel.stats, chains, scored, {}, trace_dtype)
     block, together = block_of_draws(groups[0], scored), len(groups[0])
     taken = partial(_bytes, described, together)
-    weights = sum(w.nbytes for w in kernel.model.mode.values())
+    weights, held = sum(w.nbytes for w in kernel.model.mode.values()), peak_memory()
+    if store:
+        draw += len(groups) * _writing(described, together, min(block, draws))
     return Forecast(
         seconds=first_call + draws * draw + warmup * step,
         first_call=first_call,
         warmup=warmup * step,
         draw=draw,
         disk=taken(block, draws) + CHECKPOINTS * chains * weights if store else 0,
-        memory=peak_memory()
-        + (BLOCKS_HELD * taken(block, block) if store else taken(draws, draws)),
+        memory=held + (BLOCKS_HELD * taken(block, block) if store else taken(draws, draws)),
         device=_on_device(kernel, data, together),
     )
 
@@ -227,6 +230,24 @@ def _trial(kernel: Kernel, data: Mapping[str, Batch], chains: list[int], at_once
         walk,
         {name: values.shape[3:] for name, values in found.likelihood.items()},
     )
+
+
+def _writing(described: Mapping[str, Trace], chains: int, block: int) -> float:
+    """Seconds a draw that writing a block of them takes, where temporary files are."""
+    with tempfile.TemporaryDirectory() as folder:
+        root, began = zarr.open_group(folder, mode="w"), time.perf_counter()
+        for name, trace in described.items():
+            shape = (chains, block // trace.every, *trace.shape[2:])
+            array = create(
+                root,
+                name,
+                trace._replace(shape=shape),
+                chains=chains,
+                draws=block,
+                file_bytes=SHARD_BYTES,
+            )
+            array[:] = np.zeros(shape, trace.dtype)
+        return (time.perf_counter() - began) / block
 
 
 def _at(rows: int, trials: list[_Trial], what: str) -> float:

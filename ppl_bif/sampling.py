@@ -39,7 +39,7 @@ from ppl_bif.recording import (
 from ppl_bif.schema import SCHEMA_VERSION, inference_data
 from ppl_bif.sites import Sites, select_sites
 from ppl_bif.stopping import Goal, as_goal
-from ppl_bif.store import create_store, find_finished, finish_store, resume_store
+from ppl_bif.store import as_stored, create_store, find_finished, finish_store, resume_store
 from ppl_bif.streaming import Stream, draws_per_block
 from ppl_bif.traces import DIAGNOSED_ROWS, DIAGNOSED_STRETCHES, spread
 from ppl_bif.tuning import Choice, choose_kernel, choose_localization
@@ -200,7 +200,7 @@ def sample(
     if client is not None:
         check_client(client, store)
         groups = [[chain] for chain in range(chains)]
-    kernel, engine, more = _bind(kernel, data, evaluation_batch_size)
+    kernel, engine, more = _bind(kernel, data, evaluation_batch_size, store)
     at_mode = score_mode(engine, ids)
     constant = gather_constant(data, ids, at_mode, constant_data)
     record = _record(kernel, at_mode, save_weights)
@@ -399,13 +399,18 @@ def _fit_together(kernel: Kernel, chains: int, train: Batch) -> bool:
 
 
 def _bind(
-    kernel: Kernel, data: Mapping[str, Batch], evaluation_batch_size: int | None
+    kernel: Kernel,
+    data: Mapping[str, Batch],
+    evaluation_batch_size: int | None,
+    store: str | Path | None,
 ) -> tuple[Kernel, Engine, list[Choice]]:
     """Place the data; a localization that is ``"auto"`` is known from here on."""
     engine = kernel.bind(data, evaluation_batch_size=evaluation_batch_size)
     if kernel.model.localization is not None:
         return kernel, engine, []
     choice = choose_localization(engine.likelihood_curvature())
+    if store is not None:
+        choice = choice._replace(value=as_stored(place(store), choice.name, choice.value))
     kernel = kernel.on(kernel.model.resolve(choice.value))
     return kernel, kernel.bind(data, evaluation_batch_size=evaluation_batch_size), [choice]
 

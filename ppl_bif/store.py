@@ -4,6 +4,7 @@ A store carries the fingerprint of its run (weights, data, model, settings), so 
 never takes it for its own; the mark ``completed`` is set last.
 """
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,14 @@ from ppl_bif.reading import quiet, read_attrs, read_run
 from ppl_bif.schema import SCHEMA_VERSION
 from ppl_bif.vetting import vet
 
-__all__ = ["create_store", "find_finished", "finish_store", "open_store", "resume_store"]
+__all__ = [
+    "as_stored",
+    "create_store",
+    "find_finished",
+    "finish_store",
+    "open_store",
+    "resume_store",
+]
 
 DIGESTS = {
     "weights_digest": "network or trained weights",
@@ -30,6 +38,15 @@ DIGESTS = {
 }
 # What says how far a run is to go is not what tells it from another.
 GOALS = ("draws", "target", "max_time")
+# A GPU sums in another order each time, and what is found from the data differs by so much.
+SAME = 1e-3
+
+
+def as_stored(where: Place, name: str, value: float) -> float:
+    """Return what the run at a place has for a setting, if this value is that but for rounding."""
+    known = None if _is_free(where) else read_attrs(where).get(name)
+    same = isinstance(known, float) and math.isclose(known, value, rel_tol=SAME)
+    return known if same else value
 
 
 def find_finished(where: Place, attrs: Mapping[str, Any]) -> Any | None:

@@ -167,3 +167,24 @@ def test_joint_density_is_that_of_the_design(backend, linear):
     )
     expected = 0.5 * log_likelihood.sum() + prior
     assert backend.log_joint(model, linear.data, {"w": w}) == pytest.approx(expected, rel=1e-4)
+
+
+@pytest.mark.filterwarnings("ignore:these draws will not be scored")
+def test_a_run_is_found_again_though_its_localization_is_summed_in_another_order(
+    backend, linear, tmp_path, monkeypatch
+):
+    """As on a GPU, where the top curvature differs in its last digits each time."""
+    model = backend.linear(linear.mode, localization="auto")
+    told = {"train": linear.data, "query": linear.data, "draws": 4, "warmup": 1}
+    kernel = backend.SGLD(model, batch_size=10, step_size=1e-4, steps_per_draw=1)
+    first = bif.sample(kernel, **told, store=tmp_path / "run")
+    engine = type(kernel.bind({"train": linear.data}, evaluation_batch_size=None))
+    exact = engine.likelihood_curvature
+    monkeypatch.setattr(engine, "likelihood_curvature", lambda self: exact(self) * (1 + 6e-6))
+    again = bif.sample(kernel, **told, store=tmp_path / "run")
+    np.testing.assert_array_equal(
+        first["log_likelihood"]["query_obs"], again["log_likelihood"]["query_obs"]
+    )
+    monkeypatch.setattr(engine, "likelihood_curvature", lambda self: exact(self) * 1.1)
+    with pytest.raises(bif.StoreError, match="localization"):
+        bif.sample(kernel, **told, store=tmp_path / "run")

@@ -52,9 +52,7 @@ def main() -> None:
         )
 
 
-def localized(
-    task: tasks.Task, backend: str, settings: dict[str, Any], device: str = "cpu"
-) -> Any:
+def localized(task: tasks.Task, backend: str, settings: dict[str, Any], device: str = "cpu") -> Any:
     """Localize a task's network, trained from seed 0."""
     settings = {"likelihood": "categorical", **settings}
     if backend == "pyro":

@@ -31,7 +31,6 @@ def at_random(task: tasks.Task, networks: int, device: str) -> Iterator[Result]:
     yield Result({}, np.random.default_rng(0).normal(size=shape), passes=0, seconds=0.0, seed=0)
 
 
-
 METHODS: dict[str, Callable[[tasks.Task, int, str], Iterator[Result]]] = {
     "random": at_random,
     "graddot": peer_gradients.products,
