@@ -8,7 +8,7 @@ both.
 import statistics
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from operator import itemgetter
 from typing import Any, NamedTuple
@@ -18,7 +18,7 @@ import zarr
 
 from ppl_bif.checks import whole
 from ppl_bif.data import Batch, arrays, as_batch, map_arrays, num_rows
-from ppl_bif.kernel import BURST_DRAWS, MEASURE_EVERY, Kernel
+from ppl_bif.kernel import BURST_DRAWS, MEASURE_EVERY, Draws, Kernel
 from ppl_bif.layout import SHARD_BYTES, Trace, bytes_on_disk, create
 from ppl_bif.memory import memory_per_chain, peak_memory
 from ppl_bif.recording import traces
@@ -29,7 +29,9 @@ __all__ = ["Forecast", "forecast"]
 # Rows of each kind in the smaller trial; the larger has so many times as many. Data that are not
 # twice as many are tried as they are.
 ROWS, LARGER = 1024, 3
-REPEATS = 3
+# Each is timed this often at least, and draws for so long: what a machine does in a moment is more
+# than what it keeps up.
+REPEATS, SECONDS = 3, 2.0
 # Of the draws that are written at once: as they came, laid side by side, cut into chunks, encoded.
 BLOCKS_HELD = 4
 # Of each chain, the last two states are kept.
@@ -210,26 +212,37 @@ def _trial(kernel: Kernel, data: Mapping[str, Batch], chains: list[int], at_once
     first = engine.start([0], 0)
     for name in data:
         engine.log_likelihood(first, name)
-    state, drawn, walked = engine.start(chains, 0), [], []
+    state, found = engine.start(chains, 0), Draws({}, {}, {})
     ready = time.perf_counter() - began
-    for _ in range(1 + REPEATS):
-        began = time.perf_counter()
+
+    def draws() -> None:
+        nonlocal state, found
         # As many as lie between two measurements of the noise of minibatches.
         state, found = engine.draws(state, steps, MEASURE_EVERY, most=BURST_DRAWS, names=())
-        drawn.append(time.perf_counter() - began)
-    for _ in range(1 + REPEATS):
-        began = time.perf_counter()
+
+    def walk() -> None:
+        nonlocal state
         state = engine.advance(state, steps)
         engine.stats(state)
-        walked.append(time.perf_counter() - began)
-    draw, walk = (statistics.median(seconds[1:]) for seconds in (drawn, walked))
+
+    (first_draw, draw), (first_walk, walked) = _timed(draws, SECONDS), _timed(walk, 0.0)
     return _Trial(
         sum(map(num_rows, data.values())),
-        ready + max(0.0, drawn[0] - draw) + max(0.0, walked[0] - walk),
+        ready + max(0.0, first_draw - draw) + max(0.0, first_walk - walked),
         draw / MEASURE_EVERY,
-        walk,
+        walked,
         {name: values.shape[3:] for name, values in found.likelihood.items()},
     )
+
+
+def _timed(do: Callable[[], None], at_least: float) -> tuple[float, float]:
+    """Return the seconds of a first call, and the mean of those after it."""
+    seconds: list[float] = []
+    while len(seconds) <= REPEATS or sum(seconds[1:]) < at_least:
+        began = time.perf_counter()
+        do()
+        seconds.append(time.perf_counter() - began)
+    return seconds[0], statistics.fmean(seconds[1:])
 
 
 def _writing(described: Mapping[str, Trace], chains: int, block: int) -> float:

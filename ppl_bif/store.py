@@ -45,8 +45,9 @@ SAME = 1e-3
 def as_stored(where: Place, name: str, value: float) -> float:
     """Return what the run at a place has for a setting, if this value is that but for rounding."""
     known = None if _is_free(where) else read_attrs(where).get(name)
-    same = isinstance(known, float) and math.isclose(known, value, rel_tol=SAME)
-    return known if same else value
+    if isinstance(known, float) and math.isclose(known, value, rel_tol=SAME):
+        return known
+    return value
 
 
 def find_finished(where: Place, attrs: Mapping[str, Any]) -> Any | None:

@@ -6,7 +6,7 @@ the trained weights. What centring at the mean of a chain takes from them is kno
 the sums themselves; so values and errors are those of stored traces with the same blocks.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import numpy as np

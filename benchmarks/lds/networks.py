@@ -95,7 +95,7 @@ def _plainly(network: nn.Sequential, x: np.ndarray, y: np.ndarray, seed: int) ->
 
 
 class Retraining(NamedTuple):
-    """What :func:`ppl_bif.evaluation.retrain` calls: trains on some rows, returns queries' losses."""
+    """Trains on some rows and says the queries' losses, for :func:`ppl_bif.evaluation.retrain`."""
 
     name: str
     device: str

@@ -8,6 +8,7 @@ import numpy as np
 import xarray as xr
 
 from ppl_bif.evaluation.ranks import Interval, interval, spearman
+from ppl_bif.evaluation.tables import table
 
 __all__ = ["ceiling", "compare", "lds"]
 
@@ -35,7 +36,9 @@ def lds(
         by their ids; or an array ``(query, train)`` in the order of the truth. **Positive: more
         weight on the row raises the log-likelihood of the query.**
     truth
-        What :func:`ppl_bif.evaluation.retrain` gave, with subsets drawn at random.
+        What :func:`ppl_bif.evaluation.retrain` gave, with subsets drawn at random; or with rows
+        left out by :func:`ppl_bif.evaluation.leave_out`, which makes it the leave-out correlation,
+        as what is kept and what is left out of a sum have the same ranks but for the sign.
     output
         Of the truth. ``loss`` is better when smaller; of all others larger is better.
     resamples, seed
@@ -174,31 +177,7 @@ def _values(truth: xr.Dataset, output: str) -> np.ndarray:
 def _foretold(scores: Any, truth: xr.Dataset) -> np.ndarray:
     """Sum the scores of the rows of each subset, ``(subset, query)``."""
     masks = truth["mask"].transpose("subset", "train").values.astype(float)
-    table = _table(scores, truth, masks.shape[1], truth.sizes["query"])
-    if not np.isfinite(table).all():
-        raise ValueError("scores are not all finite: did the method diverge?")
-    return masks @ table.T
-
-
-def _table(scores: Any, truth: xr.Dataset, rows: int, queries: int) -> np.ndarray:
-    """Return scores ``(query, train)`` in the order of the truth."""
-    if isinstance(scores, xr.Dataset):
-        scores = scores["influence"]
-    if isinstance(scores, xr.DataArray):
-        for dim in ("query", "train"):
-            if dim in truth.coords and dim in scores.coords:
-                scores = _picked(scores, dim, truth[dim].values)
-        scores = scores.transpose("query", "train").values
-    table = np.asarray(scores, float)
-    if table.shape != (queries, rows):
-        raise ValueError(
-            f"scores have shape {table.shape}, expected (query, train) = {(queries, rows)}"
-        )
-    return table
-
-
-def _picked(scores: xr.DataArray, dim: str, ids: np.ndarray) -> xr.DataArray:
-    missing = np.setdiff1d(ids, scores[dim].values)
-    if missing.size:
-        raise ValueError(f"scores lack {dim} rows {missing[:5].tolist()} of the truth")
-    return scores.sel({dim: ids})
+    found, expected = table(scores, truth), (truth.sizes["query"], masks.shape[1])
+    if found.shape != expected:
+        raise ValueError(f"scores have shape {found.shape}, expected (query, train) = {expected}")
+    return masks @ found.T
