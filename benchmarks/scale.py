@@ -1,7 +1,8 @@
 """What runs cost beside what was forecast: ``python -m benchmarks.scale``.
 
 Each forecast and each run in a fresh process of one thread, which measures its own peak of memory.
-Three turns of each. Adds lines to ``results/scale.jsonl``.
+Three turns, each a forecast, the run, and a forecast again, so that a machine that gets slower or
+faster meanwhile does so for both; the mean of the two forecasts counts. Adds lines to ``results/scale.jsonl``.
 """
 
 import argparse
@@ -124,14 +125,17 @@ def main() -> None:
     print(HEAD)
     for name in RUNS:
         for backend in ("pyro", "numpyro"):
-            turns = [
-                {what: apart(name, backend, what) for what in ("forecast", "run")}
-                for _ in range(TURNS)
-            ]
+            turns = [turn(name, backend) for _ in range(TURNS)]
             line = {"run": name, "backend": backend, "turns": turns, **about()}
             with RESULTS.open("a") as file:
                 file.write(json.dumps(line) + "\n")
             show(name, backend, turns)
+
+
+def turn(name: str, backend: str) -> dict[str, dict[str, float]]:
+    """Forecast, run, and forecast again."""
+    before, run, after = (apart(name, backend, what) for what in ("forecast", "run", "forecast"))
+    return {"forecast": {what: (before[what] + after[what]) / 2 for what in before}, "run": run}
 
 
 def show(name: str, backend: str, turns: list[dict[str, dict[str, float]]]) -> None:
