@@ -2,7 +2,8 @@
 
 Each forecast and each run in a fresh process of one thread, which measures its own peak of memory.
 Three turns, each a forecast, the run, and a forecast again, so that a machine that gets slower or
-faster meanwhile does so for both; the mean of the two forecasts counts. Adds lines to ``results/scale.jsonl``.
+faster meanwhile does so for both; the mean of the two forecasts counts. Adds lines to
+``results/scale.jsonl``.
 """
 
 import argparse

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from ppl_bif.costs import forecast
     from ppl_bif.diagnostics import diagnose
     from ppl_bif.errors import BIFError, DivergenceError, StoreError
-    from ppl_bif.plots import plot_diagnosis, plot_top
+    from ppl_bif.plots import plot_diagnosis, plot_lds, plot_top
     from ppl_bif.ranking import top
     from ppl_bif.report import write_report
     from ppl_bif.sampling import sample
@@ -31,6 +31,7 @@ _HOME = {
     "influence": "scores",
     "open_store": "store",
     "plot_diagnosis": "plots",
+    "plot_lds": "plots",
     "plot_top": "plots",
     "write_report": "report",
     "sample": "sampling",
@@ -47,6 +48,7 @@ __all__ = [
     "influence",
     "open_store",
     "plot_diagnosis",
+    "plot_lds",
     "plot_top",
     "sample",
     "save_draw",
