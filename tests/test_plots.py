@@ -9,7 +9,7 @@ import pytest
 import xarray as xr
 
 from ppl_bif.diagnostics import diagnose
-from ppl_bif.plots import plot_diagnosis, plot_top
+from ppl_bif.plots import plot_diagnosis, plot_lds, plot_top
 from ppl_bif.plots.captions import score_lines, score_text, shorten
 from ppl_bif.plots.choose import best_of
 from ppl_bif.plots.gallery import gallery
@@ -241,3 +241,33 @@ def test_no_pyplot_and_no_framework_is_loaded():
         [sys.executable, "-c", code], capture_output=True, text=True, check=True
     )
     assert output.stdout.strip() == "[]"
+
+
+def compared():
+    names = ["ours", "theirs", "chance"]
+    own = {"lds": [0.4, 0.5, 0.0], "low": [0.3, 0.45, -0.1], "high": [0.5, 0.55, 0.1]}
+    apart = np.array([[0, -0.1, 0.4], [0.1, 0, 0.5], [-0.4, -0.5, 0]])
+    found = {name: ("attributor", values) for name, values in own.items()}
+    for name, shift in (("difference", 0), ("difference_low", -0.05), ("difference_high", 0.05)):
+        found[name] = (("attributor", "other"), apart + shift)
+    return xr.Dataset(found, coords={"attributor": names, "other": names})
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_lds_are_drawn_best_first_with_their_distance_from_the_reference(theme):
+    figure = plot_lds(compared(), reference="ours", ceiling=0.8, title="digits", theme=theme)
+    ax = figure.axes[0]
+    assert [label.get_text() for label in ax.get_yticklabels()] == ["theirs", "ours", "chance"]
+    intervals = [line.get_xdata().tolist() for line in ax.lines if len(line.get_xdata()) == 2]
+    drawn = [x for x in intervals if x[0] < x[1]]
+    assert drawn[:3] == [[0.45, 0.55], [0.3, 0.5], [-0.1, 0.1]]
+    assert {"+0.100 (+0.050 … +0.150)", "-0.400 (-0.450 … -0.350)", "ceiling", "digits"} <= set(
+        texts(figure)
+    )
+
+
+def test_what_is_no_comparison_is_not_drawn():
+    with pytest.raises(ValueError, match="evaluation.compare"):
+        plot_lds(xr.Dataset())
+    with pytest.raises(ValueError, match="'another' is not among"):
+        plot_lds(compared(), reference="another")
