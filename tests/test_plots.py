@@ -258,7 +258,9 @@ def test_lds_are_drawn_best_first_with_their_distance_from_the_reference(theme):
     figure = plot_lds(compared(), reference="ours", ceiling=0.8, title="digits", theme=theme)
     ax = figure.axes[0]
     assert [label.get_text() for label in ax.get_yticklabels()] == ["theirs", "ours", "chance"]
-    intervals = [line.get_xdata().tolist() for line in ax.lines if len(line.get_xdata()) == 2]
+    intervals = [
+        list(map(float, line.get_xdata())) for line in ax.lines if len(line.get_xdata()) == 2
+    ]
     drawn = [x for x in intervals if x[0] < x[1]]
     assert drawn[:3] == [[0.45, 0.55], [0.3, 0.5], [-0.1, 0.1]]
     assert {"+0.100 (+0.050 … +0.150)", "-0.400 (-0.450 … -0.350)", "ceiling", "digits"} <= set(
@@ -267,7 +269,7 @@ def test_lds_are_drawn_best_first_with_their_distance_from_the_reference(theme):
 
 
 def test_what_is_no_comparison_is_not_drawn():
-    with pytest.raises(ValueError, match="evaluation.compare"):
+    with pytest.raises(ValueError, match=r"evaluation\.compare"):
         plot_lds(xr.Dataset())
     with pytest.raises(ValueError, match="'another' is not among"):
         plot_lds(compared(), reference="another")
