@@ -8,6 +8,7 @@ import numpy as np
 import xarray as xr
 
 from ppl_bif.evaluation.ranks import Interval, interval, spearman
+from ppl_bif.evaluation.ranks import resamples as resampled
 from ppl_bif.evaluation.tables import table
 
 __all__ = ["ceiling", "compare", "lds"]
@@ -100,20 +101,18 @@ def compare(
         first less the second, with its 95% interval ``difference_low`` ... ``difference_high``.
     """
     values, names = _values(truth, output), list(methods)
-    sums = {name: _foretold(scores, truth) for name, scores in methods.items()}
-    each = {name: _mean_of(part, values) for name, part in sums.items()}
-    how = {"count": resamples, "seed": seed}
-    own = [interval(each[name], *values.shape, **how) for name in names]
-
-    def difference(a: str, b: str) -> Interval:
-        return interval(lambda *which: each[a](*which) - each[b](*which), *values.shape, **how)
-
-    between = np.zeros((3, len(names), len(names)))
-    for i, j in combinations(range(len(names)), 2):
-        value, low, high = difference(names[i], names[j])
-        between[:, i, j], between[:, j, i] = (value, low, high), (-value, -high, -low)
-    parts = dict(zip(("lds", "low", "high"), np.array(own).T, strict=True))
-    apart = dict(zip(("difference", "difference_low", "difference_high"), between, strict=True))
+    each = [_mean_of(_foretold(scores, truth), values) for scores in methods.values()]
+    drawn = np.array(
+        [
+            [mean(*which) for mean in each]
+            for which in resampled(*values.shape, count=resamples, seed=seed)
+        ]
+    ).reshape(resamples, len(names))
+    own = np.array([mean(*map(np.arange, values.shape)) for mean in each])
+    parts = {"lds": own, **_limits(drawn)}
+    apart = {"difference": own[:, None] - own}
+    for name, limit in _limits(drawn[:, :, None] - drawn[:, None]).items():
+        apart[f"difference_{name}"] = limit
     return xr.Dataset(
         {name: ("attributor", v) for name, v in parts.items()}
         | {name: (("attributor", "other"), v) for name, v in apart.items()},
@@ -142,6 +141,13 @@ def ceiling(truth: xr.Dataset, *, output: str = "loss") -> float:
     ]
     r = float(np.mean(between))
     return float(np.sqrt(max(0.0, 2 * r / (1 + r))))
+
+
+def _limits(drawn: np.ndarray) -> dict[str, np.ndarray]:
+    """Return the 95% interval of what was resampled, ``(resample, ...)``; NaN of none."""
+    if not len(drawn):
+        return dict.fromkeys(("low", "high"), np.full(drawn.shape[1:], np.nan))
+    return dict(zip(("low", "high"), np.quantile(drawn, [0.025, 0.975], axis=0), strict=True))
 
 
 def _named(name: str, found: Interval) -> dict[str, float]:
