@@ -102,7 +102,7 @@ def _differences(ax: "Axes", found: xr.Dataset, reference: str, color: str) -> N
     for i, name in enumerate(found["attributor"].values):
         one = other.isel(attributor=i)
         words = (
-            "difference"
+            "reference"
             if name == reference
             else (
                 f"{float(one.difference):+.3f} "
