@@ -101,14 +101,12 @@ def compare(
         first less the second, with its 95% interval ``difference_low`` ... ``difference_high``.
     """
     values, names = _values(truth, output), list(methods)
+    subsets, queries = values.shape
     each = [_mean_of(_foretold(scores, truth), values) for scores in methods.values()]
     drawn = np.array(
-        [
-            [mean(*which) for mean in each]
-            for which in resampled(*values.shape, count=resamples, seed=seed)
-        ]
+        [[mean(*which) for mean in each] for which in resampled(subsets, queries, resamples, seed)]
     ).reshape(resamples, len(names))
-    own = np.array([mean(*map(np.arange, values.shape)) for mean in each])
+    own = np.array([mean(np.arange(subsets), np.arange(queries)) for mean in each])
     parts = {"lds": own, **_limits(drawn)}
     apart = {"difference": own[:, None] - own}
     for name, limit in _limits(drawn[:, :, None] - drawn[:, None]).items():
