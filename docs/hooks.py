@@ -38,6 +38,7 @@ warnings.filterwarnings("ignore", 'install "ipywidgets"')
 QUIET = {"NO_COLOR": "1", "TERM": "dumb", "COLUMNS": "92", "TERMINAL_WIDTH": "92"}
 
 ANSI = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
+ROLE = re.compile(r":(?:func|class|mod):(?=<code>)")
 CLI_HELP = re.compile(r"^<!-- ppl-bif (.*?) -->$", re.MULTILINE)
 
 
@@ -55,6 +56,11 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 def on_page_markdown(markdown: str, **_: Any) -> str:
     """Put the program's own help where a page asks for it with ``<!-- ppl-bif COMMAND -->``."""
     return CLI_HELP.sub(lambda found: fence(cli_help(found[1].split())), markdown)
+
+
+def on_page_content(html: str, **_: Any) -> str:
+    """Show what a docstring refers to as code, without the role that editors know it by."""
+    return ROLE.sub("", html)
 
 
 def tutorial(script: Path) -> tuple[str, dict[str, bytes]]:
