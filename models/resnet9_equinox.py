@@ -6,15 +6,12 @@ from typing import Any
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 from jax import Array
 
-from ppl_bif_models.resnet9_flax import BATCH, DECAY, EPOCHS, MOMENTUM, RISING, STEP
+from ppl_bif_models.resnet9_recipe import EPOCHS, GROUPS, batches, rule
 
 __all__ = ["ResNet9", "train"]
-
-GROUPS = 8
 
 
 class ResNet9(eqx.Module):
@@ -80,10 +77,8 @@ def train(network: ResNet9, x: Any, y: Any, *, seed: int = 0, epochs: int = EPOC
         Passes over the pictures; the last rows of each that fill no batch are left out.
     """
     x, y = jnp.asarray(x), jnp.asarray(y)
-    batch = min(BATCH, len(y))
-    curve = optax.linear_onecycle_schedule(epochs * (len(y) // batch), STEP, RISING, 1.0)
-    rule = optax.chain(optax.add_decayed_weights(DECAY), optax.sgd(curve, MOMENTUM, nesterov=True))
-    state = rule.init(eqx.filter(network, eqx.is_array))
+    steps = rule(len(y), epochs)
+    state = steps.init(eqx.filter(network, eqx.is_array))
 
     def loss(network: ResNet9, images: Array, labels: Array) -> Array:
         return optax.softmax_cross_entropy_with_integer_labels(
@@ -94,11 +89,9 @@ def train(network: ResNet9, x: Any, y: Any, *, seed: int = 0, epochs: int = EPOC
     def step(network: ResNet9, state: Any, rows: Array, mirrors: Array) -> tuple[ResNet9, Any]:
         images = jnp.where(mirrors[:, None, None, None], x[rows][..., ::-1], x[rows])
         found = eqx.filter_grad(loss)(network, images, y[rows])
-        moves, state = rule.update(found, state, eqx.filter(network, eqx.is_array))
+        moves, state = steps.update(found, state, eqx.filter(network, eqx.is_array))
         return eqx.apply_updates(network, moves), state
 
-    rng = np.random.default_rng(seed)
-    for _ in range(epochs):
-        for rows in rng.permutation(len(y))[: len(y) // batch * batch].reshape(-1, batch):
-            network, state = step(network, state, rows, jnp.asarray(rng.random(batch) < 0.5))
+    for rows, mirrors in batches(len(y), epochs, seed):
+        network, state = step(network, state, rows, mirrors)
     return network

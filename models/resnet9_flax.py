@@ -4,16 +4,14 @@ from itertools import pairwise
 from typing import Any
 
 import jax.numpy as jnp
-import numpy as np
 import optax
 from flax import nnx
 from jax import Array
 
+from ppl_bif_models.resnet9_recipe import EPOCHS, GROUPS, batches, rule
+
 __all__ = ["ResNet9", "train"]
 
-GROUPS = 8
-EPOCHS, BATCH, STEP, MOMENTUM, DECAY = 40, 128, 0.1, 0.9, 5e-4
-RISING = 0.2
 # Of the running statistics.
 KEPT = 0.9
 
@@ -94,17 +92,10 @@ def train(network: ResNet9, x: Any, y: Any, *, seed: int = 0, epochs: int = EPOC
         Passes over the pictures; the last rows of each that fill no batch are left out.
     """
     x, y = jnp.asarray(x), jnp.asarray(y)
-    batch = min(BATCH, len(y))
-    steps = epochs * (len(y) // batch)
-    curve = optax.linear_onecycle_schedule(steps, STEP, RISING, 1.0)
-    rule = optax.chain(optax.add_decayed_weights(DECAY), optax.sgd(curve, MOMENTUM, nesterov=True))
-    optimizer = nnx.Optimizer(network, rule, wrt=nnx.Param)
+    optimizer = nnx.Optimizer(network, rule(len(y), epochs), wrt=nnx.Param)
     network.train()
-    rng = np.random.default_rng(seed)
-    for _ in range(epochs):
-        for rows in rng.permutation(len(y))[: len(y) // batch * batch].reshape(-1, batch):
-            mirrors = jnp.asarray(rng.random(batch) < 0.5)
-            _step(network, optimizer, x[rows], y[rows], mirrors)
+    for rows, mirrors in batches(len(y), epochs, seed):
+        _step(network, optimizer, x[rows], y[rows], mirrors)
     network.eval()
     return network
 

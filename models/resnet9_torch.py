@@ -6,12 +6,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, pad
 
+from ppl_bif_models.resnet9_recipe import BATCH, DECAY, EPOCHS, GROUPS, MOMENTUM, RISING, STEP
+
 __all__ = ["resnet9", "train"]
 
-GROUPS = 8
-EPOCHS, BATCH, STEP, MOMENTUM, DECAY = 40, 128, 0.1, 0.9, 5e-4
-# The step rises over this share of the training, and falls for the rest.
-RISING = 0.2
 # Pictures are moved by up to so many pixels, and mirrored, anew each time they are seen.
 SHIFT = 4
 

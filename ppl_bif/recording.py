@@ -18,7 +18,6 @@ __all__ = [
     "fixed_groups",
     "gather_constant",
     "lay",
-    "one_after_another",
     "rounding",
     "score_mode",
     "totals",
@@ -128,11 +127,6 @@ def lay(room: Room, burst: Mapping[str, np.ndarray], at: int, draws: int) -> Non
         if name not in room:
             room[name] = np.empty((len(values), draws, *values.shape[2:]), values.dtype)
         room[name][:, at : at + values.shape[1]] = values
-
-
-def one_after_another(bursts: Sequence[Mapping[str, np.ndarray]]) -> dict[str, np.ndarray]:
-    """Lay what was seen of draws ``(chain, draw, ...)`` one after another."""
-    return {name: np.concatenate([b[name] for b in bursts], axis=1) for name in bursts[0]}
 
 
 def _blanked(values: np.ndarray, lost: np.ndarray) -> np.ndarray:

@@ -14,7 +14,7 @@ import zarr
 
 from ppl_bif.kernel import BURST_DRAWS, Engine, Kernel
 from ppl_bif.places import place, telling, understanding
-from ppl_bif.recording import Record, one_after_another, totals, traces_of
+from ppl_bif.recording import Record, Room, lay, totals, traces_of
 from ppl_bif.tuning import Tuned, burnt_in, unpacked_tuned
 
 __all__ = ["LOST", "Block", "Done", "Kit", "Shard", "make", "same"]
@@ -94,12 +94,18 @@ def make(kit: Kit, block: Block, shard: int) -> tuple[int, Done]:
         part, first = _PARTS.get(shard) or engine.over(kit.shards[shard]), shard == 0
         _PARTS[shard] = part
         names = kit.record.saved if first else []
-        found: list[tuple[dict[str, np.ndarray], ...]] = []
+        stats: Room = {}
+        total: Room = {}
+        traces: Room = {}
         for start in range(block.start, block.stop, BURST_DRAWS):
             count = min(BURST_DRAWS, block.stop - start)
             state, draws = part.draws(state, tuned.steps, count, most=BURST_DRAWS, names=names)
-            found.append((draws.stats, totals(draws), traces_of(draws)))
-        stats, total, traces = (one_after_another(each) for each in zip(*found, strict=True))
+            for room, seen in (
+                (stats, draws.stats),
+                (total, totals(draws)),
+                (traces, traces_of(draws)),
+            ):
+                lay(room, seen, start - block.start, block.stop - block.start)
         _write(kit, block, kit.shards[shard], traces)
         packed = engine.pack(state, shared=False) if first else {}
         return shard, Done(block._replace(state=None), packed, stats, total)

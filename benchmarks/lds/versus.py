@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import xarray as xr
 
 import ppl_bif as bif
 from benchmarks.lds import judge, peers, tasks
@@ -159,8 +160,6 @@ def shown(line: dict[str, Any]) -> str:
 
 def draw(name: str) -> None:
     """Draw a task's part of the table as a forest."""
-    import xarray as xr
-
     lines = [line for line in results() if line["task"] == name]
     names, first = [line["method"] for line in lines], lines[0]["reference"]
     own = dict(

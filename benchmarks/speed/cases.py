@@ -102,7 +102,7 @@ def torch_network(network: str) -> Any:
     from benchmarks.speed import networks
 
     torch.manual_seed(0)
-    return getattr(networks, network)()
+    return getattr(networks, network)().eval()
 
 
 def jax_network(network: str) -> tuple[Any, dict[str, Any]]:

@@ -140,7 +140,7 @@ def torch_network(row: Row, device: str = "cpu") -> Any:
 
     torch.manual_seed(0)
     with torch.device(device):
-        network = resnet9() if row.shape is None else language_model(row.shape)
+        network = resnet9().eval() if row.shape is None else language_model(row.shape)
     network = network.cpu()
     if device.startswith("cuda"):
         torch.cuda.empty_cache()

@@ -5,6 +5,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ppl_bif_models.resnet9_torch import resnet9
+
 __all__ = ["VOCABULARY", "cnn", "gpt", "mlp", "resnet9"]
 
 WIDTH, CHANNELS = 64, (16, 32)
@@ -26,32 +28,9 @@ def cnn() -> nn.Module:
     )
 
 
-def resnet9() -> nn.Module:
-    """Build ResNet-9 on 3 x 32 x 32 pixels, 6.6 million weights, BatchNorm frozen."""
-    return nn.Sequential(
-        *(_block(3, 64), _block(64, 128), nn.MaxPool2d(2), _Residual(128)),
-        *(_block(128, 256), nn.MaxPool2d(2), _block(256, 512), nn.MaxPool2d(2), _Residual(512)),
-        *(nn.AdaptiveMaxPool2d(1), nn.Flatten(), nn.Linear(512, 10)),
-    ).eval()
-
-
 def gpt(tokens: int = TOKENS) -> nn.Module:
     """Build a causal transformer of 4 layers, width 128, on so many tokens of 512 kinds."""
     return _GPT(tokens)
-
-
-def _block(inside: int, outside: int) -> nn.Sequential:
-    convolution = nn.Conv2d(inside, outside, 3, padding=1, bias=False)
-    return nn.Sequential(convolution, nn.BatchNorm2d(outside), nn.ReLU())
-
-
-class _Residual(nn.Module):
-    def __init__(self, channels: int) -> None:
-        super().__init__()
-        self.inner = nn.Sequential(_block(channels, channels), _block(channels, channels))
-
-    def forward(self, x: Tensor) -> Tensor:
-        return x + self.inner(x)
 
 
 class _Layer(nn.Module):
