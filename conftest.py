@@ -10,8 +10,8 @@ MISSING = {backend for backend, names in NEEDS.items() if not all(map(find_spec,
 collect_ignore_glob = [
     f"{place}/{backend}/*" for backend in MISSING for place in ("ppl_bif", "tests")
 ]
-# It imports dattri, which not everybody has, and which warns as it is imported.
-collect_ignore = ["ppl_bif/doors/dattri.py"]
+# They import what not everybody has, and what warns as it is imported.
+collect_ignore = ["ppl_bif/doors/dattri.py", "ppl_bif/doors/quanda.py"]
 
 
 def pytest_collection_modifyitems(items):

@@ -1,8 +1,9 @@
 """Runs the tutorials while the site is built, and fills in the pages that quote the program.
 
 A tutorial is a percent script, ``docs/tutorials/NAME.py``. Its page, code and output and pictures,
-exists only in the built site. Runs are kept in ``.cache`` under a hash of the script and of all
-sources it could depend on; a cell that fails, fails the build.
+exists only in the built site; what lies in ``docs/data`` it finds in ``data``. Runs are kept in
+``.cache`` under a hash of the script and of all sources and data it could depend on; a cell that
+fails, fails the build.
 """
 
 import base64
@@ -24,6 +25,7 @@ from nbformat import NotebookNode
 from nbformat.v4 import new_code_cell
 
 ROOT = Path(__file__).resolve().parent.parent
+DATA = ROOT / "docs" / "data"
 CACHE = ROOT / ".cache" / "tutorials"
 CELL_SECONDS = 900
 
@@ -83,17 +85,19 @@ def digest(script: Path) -> str:
 
 
 def sources() -> Iterator[Path]:
-    """Walk over the sources of the library and of its ready models."""
+    """Walk over the sources of the library and of its ready models, and the tutorials' data."""
     for folder in ("ppl_bif", "models"):
         yield from sorted((ROOT / folder).rglob("*.py"))
+    yield from sorted(path for path in DATA.rglob("*") if path.is_file())
 
 
 def run(script: Path) -> NotebookNode:
-    """Run a percent script in a fresh kernel and an empty folder."""
+    """Run a percent script in a fresh kernel and a folder that is empty but for the data."""
     notebook = jupytext.read(script, fmt="py:percent")
     notebook.cells.insert(0, new_code_cell(SETUP))
     os.environ.update(QUIET)
     with tempfile.TemporaryDirectory() as folder:
+        (Path(folder) / "data").symlink_to(DATA, target_is_directory=True)
         client = NotebookClient(
             notebook,
             kernel_name="python3",

@@ -63,6 +63,63 @@ def test_rows_that_do_not_fit_are_refused(truth, dattri):
         dattri.ground_truth(truth)
 
 
+def pictures(rows):
+    torch = pytest.importorskip("torch")
+    x = torch.randn(rows, 4, generator=torch.Generator().manual_seed(rows))
+    return x, torch.arange(rows) % 3
+
+
+@pytest.fixture
+def quanda():
+    pytest.importorskip("quanda")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        from ppl_bif.doors import quanda
+    return quanda
+
+
+def explainer(quanda, scores=SCORES, **more):
+    import torch
+
+    train = torch.utils.data.TensorDataset(*pictures(ROWS))
+    return quanda.BIFExplainer(torch.nn.Linear(4, 3), train, scores, pictures(QUERIES), **more)
+
+
+@pytest.mark.pyro
+def test_lds_is_that_of_quanda(truth, quanda):
+    import torch
+    from quanda.metrics.ground_truth import LinearDatamodelingMetric
+
+    ours = explainer(quanda)
+    x, y = pictures(QUERIES)
+    rows, values = quanda.ground_truth(truth)
+    metric = LinearDatamodelingMetric(
+        ours.model,
+        torch.utils.data.TensorDataset(*pictures(ROWS)),
+        subset_ids=rows,
+        m=SUBSETS,
+        subset_ckpt_filenames=[""] * SUBSETS,
+    )
+    metric.update(ours.explain(x, y), y, x, subset_logits=values)
+    assert metric.compute()["score"] == pytest.approx(float(lds(SCORES, truth)["lds"].mean()))
+
+
+@pytest.mark.pyro
+def test_rows_of_quanda_are_found_by_what_they_hold(quanda):
+    ours = explainer(quanda, self_influence=np.arange(ROWS))
+    x, y = pictures(QUERIES)
+    np.testing.assert_array_equal(ours.explain(x[[3, 1]], y[[3, 1]]), SCORES[[3, 1]])
+    assert ours.self_influence()[7] == 7
+    with pytest.raises(ValueError, match="row 0 of the test batch is none of the queries"):
+        ours.explain(x + 1, y)
+    with pytest.raises(ValueError, match="asked about with target 1, its scores are of 0"):
+        ours.explain(x[:1], y[:1] + 1)
+    with pytest.raises(ValueError, match="hand over self_influence"):
+        explainer(quanda).self_influence()
+    with pytest.raises(ValueError, match="30 training rows|29 training rows"):
+        explainer(quanda, scores=SCORES[:, 1:])
+
+
 def devinterp_run(losses, *, completed=1):
     """Lay out losses ``(chain, draw, row)`` by name as devinterp 2.0.1 does."""
     found = {

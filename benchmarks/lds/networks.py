@@ -16,9 +16,11 @@ RESNET_WIDTH = 32
 HALF_FROM = 10**6
 
 
-def _digits_mlp() -> nn.Sequential:
+def mlp(width: int = 64) -> nn.Sequential:
+    """Two hidden layers, the second half as wide as the first, from 8x8 pixels to ten classes."""
+    half = width // 2
     return nn.Sequential(
-        nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 32), nn.ReLU(), nn.Linear(32, 10)
+        nn.Linear(64, width), nn.ReLU(), nn.Linear(width, half), nn.ReLU(), nn.Linear(half, 10)
     )
 
 
@@ -45,7 +47,7 @@ def _cifar_resnet9() -> nn.Sequential:
 
 
 NETWORKS: dict[str, Callable[[], nn.Sequential]] = {
-    "digits_mlp": _digits_mlp,
+    "digits_mlp": mlp,
     "digits_cnn": _digits_cnn,
     "fashion_cnn": _fashion_cnn,
     "cifar_resnet9": _cifar_resnet9,
