@@ -72,7 +72,7 @@ def check_targets(likelihood: str, outputs: tuple[int, ...], batch: Batch, name:
     """
     y = np.asarray(target(batch))
     if likelihood in ("categorical", "tokens"):
-        _check_classes(likelihood, outputs, y, name)
+        _check_classes(likelihood, outputs, batch, name)
     elif likelihood in ("bernoulli", "normal") and outputs[1:] != y.shape[1:]:
         raise ValueError(
             f"likelihood {likelihood!r} expects targets shaped like the outputs; the network "
@@ -87,7 +87,20 @@ def _dims(shape: tuple[int, ...]) -> str:
     return ", ".join(map(str, shape[1:]))
 
 
-def _check_classes(likelihood: str, outputs: tuple[int, ...], y: np.ndarray, name: str) -> None:
+def _check_shifted(y: np.ndarray, batch: Batch, name: str) -> None:
+    """Refuse targets that repeat the inputs, as the networks of Hugging Face take them."""
+    counted = y != -100
+    for given in arrays(batch).values():
+        same = given is not target(batch) and np.shape(given) == y.shape
+        if same and counted.sum() > 1 and (np.asarray(given)[counted] == y[counted]).all():
+            raise ValueError(
+                f"{name} targets are the inputs themselves: at each place they must hold the token "
+                "that comes next, labels[:, :-1] = input_ids[:, 1:] (ppl_bif.text.encode does it)"
+            )
+
+
+def _check_classes(likelihood: str, outputs: tuple[int, ...], batch: Batch, name: str) -> None:
+    y = np.asarray(target(batch))
     depth = 1 if likelihood == "categorical" else 2
     wanted = "(row, class)" if depth == 1 else "(row, token, vocabulary)"
     if len(outputs) != depth + 1:
@@ -104,6 +117,8 @@ def _check_classes(likelihood: str, outputs: tuple[int, ...], y: np.ndarray, nam
         raise TypeError(
             f"{name} targets must be integer classes; got dtype {y.dtype}: convert them first"
         )
+    if likelihood == "tokens":
+        _check_shifted(y, batch, name)
     known = y[y != -100] if likelihood == "tokens" else y
     if known.size and (known.min() < 0 or known.max() >= outputs[-1]):
         raise ValueError(

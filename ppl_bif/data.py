@@ -57,6 +57,11 @@ def target(batch: Batch) -> Any:
     )
 
 
+def logits(outputs: Any) -> Any:
+    """Return the logits of what a network of Hugging Face gives; other outputs as they are."""
+    return outputs["logits"] if isinstance(outputs, Mapping) and "logits" in outputs else outputs
+
+
 def inputs(batch: Batch) -> tuple[tuple[Any, ...], dict[str, Any]]:
     """Return what the network is called with, as positional and keyword arguments."""
     if isinstance(batch, dict):

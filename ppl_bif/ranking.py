@@ -11,7 +11,7 @@ from ppl_bif.discoveries import benjamini_hochberg, surest
 from ppl_bif.scores import BLOCK_PAIRS, RESOLVED_ERRORS, attributes, influence, shrinks
 from ppl_bif.search import Best, search
 from ppl_bif.streaming import is_streamed
-from ppl_bif.traces import Traces, refuse_unsampled, traces
+from ppl_bif.traces import Parts, Traces, refuse_unsampled, traces
 
 __all__ = ["top"]
 
@@ -27,6 +27,9 @@ def top(
     query: str = "query_obs",
     observable: str | None = None,
     shrink: str | None = "auto",
+    by: Any = "sequence",
+    spans: Any = None,
+    reduce: str = "sum",
 ) -> xr.Dataset:
     """List the k training rows that most raise, and that most lower, each query.
 
@@ -50,7 +53,7 @@ def top(
         Rows listed in each direction.
     fdr
         Expected share of false discoveries among the rows called resolved.
-    train, query, observable, shrink
+    train, query, observable, shrink, by, spans, reduce
         Of a run, as :func:`ppl_bif.influence` takes them. ``shrink="auto"`` shrinks where that
         function does, but no more than 2^24 pairs.
 
@@ -58,7 +61,8 @@ def top(
     -------
     xarray.Dataset
         Dims (query, direction, rank): ``train`` (the id), ``influence``, ``mcse``, ``resolved``,
-        ``settled``. ``direction`` is ``raises`` (most positive first) or ``lowers`` (most
+        ``settled``, and what else is known of the rows listed, such as ``train_token``.
+        ``direction`` is ``raises`` (most positive first) or ``lowers`` (most
         negative first).
 
     Raises
@@ -87,14 +91,16 @@ def top(
     if not 0 < fdr < 1:
         raise ValueError(f"fdr must lie between 0 and 1; got {fdr!r}")
     if not isinstance(scores, xr.Dataset) or "influence" not in scores:
-        sides = traces(scores, train, query, observable)
+        parts = Parts(by, spans, reduce)
+        sides = traces(scores, train, query, observable, parts)
         rows, queries = (len(side.ids) for side in sides)
         few = shrink == "eb" or rows * queries <= BLOCK_PAIRS
         if not is_streamed(scores):
             if not (few and shrinks(shrink, "covariance", rows)):
                 return _searched(scores, *sides, k, fdr)
             shrink = "eb"
-        scores = influence(scores, train=train, query=query, observable=observable, shrink=shrink)
+        named = {"train": train, "query": query, "observable": observable}
+        scores = influence(scores, **named, shrink=shrink, **parts._asdict())
     rows, queries = scores.sizes["train"], scores.sizes["query"]
     _check_k(k, rows)
     height = max(1, BLOCK_PAIRS // rows)
@@ -103,7 +109,7 @@ def top(
         for start in range(0, queries, height)
     ]
     best = Best(*(np.concatenate(part) for part in zip(*parts, strict=True)))
-    listed = _listed(best, k, scores["train"].values, scores["query"].values)
+    listed = _listed(best, k, *(_known(scores, side) for side in ("train", "query")))
     return listed.assign_attrs({**scores.attrs, "k": k, "fdr": fdr})
 
 
@@ -125,7 +131,17 @@ def _searched(run: Any, rows: Traces, explained: Traces, k: int, fdr: float) -> 
     )
     beta = attrs["inverse_temperature"]
     best = best._replace(value=beta * best.value, error=beta * best.error)
-    return _listed(best, k, rows.ids, explained.ids).assign_attrs({**attrs, "k": k, "fdr": fdr})
+    known = (
+        {side: found.ids} | {f"{side}_{name}": values for name, values in found.coords.items()}
+        for side, found in (("train", rows), ("query", explained))
+    )
+    return _listed(best, k, *known).assign_attrs({**attrs, "k": k, "fdr": fdr})
+
+
+def _known(scores: xr.Dataset, side: str) -> dict[str, np.ndarray]:
+    """Return ids, and what else is known along a dim, by name."""
+    found = {str(name): of.values for name, of in scores.coords.items() if of.dims == (side,)}
+    return {side: scores[side].values, **found}
 
 
 def _check_k(k: int, rows: int) -> None:
@@ -145,7 +161,9 @@ def _best(scores: xr.Dataset, k: int, fdr: float) -> Best:
     return Best(order, *picked)
 
 
-def _listed(best: Best, k: int, train: np.ndarray, query: np.ndarray) -> xr.Dataset:
+def _listed(
+    best: Best, k: int, train: dict[str, np.ndarray], query: dict[str, np.ndarray]
+) -> xr.Dataset:
     """Lay out the first k of each list; the one after them tells whether the last is settled."""
     dims = ("query", "direction", "rank")
     settled = _settled(best.value, best.error)[..., :k]
@@ -153,14 +171,18 @@ def _listed(best: Best, k: int, train: np.ndarray, query: np.ndarray) -> xr.Data
     signs = np.array([1, -1])[:, None]
     return xr.Dataset(
         {
-            "train": (dims, train[best.row]),
+            **{name: (dims, values[best.row]) for name, values in train.items()},
             "influence": (dims, best.value),
             "mcse": (dims, best.error),
             # A row of the other sign is in the list only for want of better ones.
             "resolved": (dims, best.found & (signs * best.value > 0)),
             "settled": (dims, settled),
         },
-        coords={"query": query, "direction": list(DIRECTIONS), "rank": np.arange(k)},
+        coords={
+            **{name: ("query", values) for name, values in query.items()},
+            "direction": list(DIRECTIONS),
+            "rank": np.arange(k),
+        },
     )
 
 

@@ -162,10 +162,11 @@ def gather_constant(
     """Gather labels, losses at the trained weights, and what the user adds."""
     constant = xr.Dataset(coords=dict(ids))
     for name, value in at_mode.items():
-        dims = (name, f"{name}_token")[: value.ndim]
-        constant[f"{name}_loss_at_mode"] = (dims, -value)
-        if (labels := np.asarray(target(data[name]))).ndim == 1:
-            constant[f"{name}_target"] = (name, labels)
+        dims = (name, f"{name}_token")
+        constant[f"{name}_loss_at_mode"] = (dims[: value.ndim], -value)
+        labels = np.asarray(target(data[name]))
+        if labels.ndim == 1 or labels.shape == value.shape:
+            constant[f"{name}_target"] = (dims[: labels.ndim], labels)
     for key, value in (more or {}).items():
         if "/" in key:
             raise ValueError(f"names in constant_data must not contain '/'; got {key!r}")

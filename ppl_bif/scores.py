@@ -16,7 +16,7 @@ from ppl_bif.schema import root_attrs, usable_chains
 from ppl_bif.shrinkage import Shrunk
 from ppl_bif.streaming import find_sums
 from ppl_bif.tiles import Estimate
-from ppl_bif.traces import STRETCH, Traces, refuse_unsampled, traces
+from ppl_bif.traces import STRETCH, Parts, Traces, refuse_unsampled, traces
 
 __all__ = ["attributes", "influence", "shrinks"]
 
@@ -73,6 +73,9 @@ def influence(
     observable: str | None = None,
     kind: str = "covariance",
     shrink: str | None = "auto",
+    by: Any = "sequence",
+    spans: Any = None,
+    reduce: str = "sum",
     block_pairs: int = BLOCK_PAIRS,
 ) -> xr.Dataset:
     r"""Estimate how much each training row moves what is explained, with errors.
@@ -89,7 +92,6 @@ def influence(
         log-likelihoods, such as NUTS gives.
     train, query
         Variables of ``log_likelihood``. A group of one variable needs neither: it is both.
-        Tokens are summed.
     observable
         A variable of ``posterior`` to explain in place of ``query``, element by element.
     kind
@@ -106,6 +108,19 @@ def influence(
         numbers). None: the plain covariance.
         ``"auto"``: ``"eb"`` for covariances with at least 200 training rows, from which the law is
         known well enough; else None.
+    by
+        What is scored of rows that hold tokens (``likelihood="tokens"``): ``"sequence"``, a row;
+        ``"token"``, each token that is predicted; ``"document"``, all rows of a document;
+        ``"span"``, the tokens that lie, at least in part, in some characters. Or a mapping of
+        ``"train"`` and ``"query"`` to two of these, such as ``{"query": "token"}`` for the
+        documents that taught a token.
+    spans
+        For ``by="span"``, by side: ``{"query": [(document, start, stop), ...]}`` in characters of
+        the document, with a name as a fourth entry if need be.
+    reduce
+        ``"sum"`` of the log-likelihoods of the tokens of a row, document or span, or their
+        ``"mean"``. Sums of scores of tokens are the score of the sum, as covariances are linear
+        (shrunk ones are not: ``shrink=None``).
     block_pairs
         Pairs (query, train) formed at once. Up to so many are computed now; more stay lazy, as
         dask arrays that compute the blocks that are asked for. ``scores.to_zarr(path)`` then
@@ -124,12 +139,16 @@ def influence(
         not that of ``influence`` (the local false sign rate), below 0.025. Where shrunk,
         ``covariance`` and ``covariance_mcse``, times beta, are the plain estimate.
         For correlations ``undefined``, where a row does not vary (the correlation is then 0).
+        Parts of rows have more coordinates: of tokens ``train_row``, ``train_document``,
+        ``train_position`` and, of text that was made by :func:`ppl_bif.text.encode`,
+        ``train_token`` with ``train_start`` and ``train_stop``; of queries alike.
         Attributes say which chains were used, which diverged and were left out, and the blocks.
 
     Raises
     ------
     ValueError
-        If there are no log-likelihoods, or a variable, kind or way to shrink is unknown.
+        If there are no log-likelihoods, a variable, kind or way to shrink is unknown, or parts are
+        asked for of rows without tokens.
     BIFError
         If no chain is left, a chain holds NaN that was not marked as diverging, or the run was
         found not to have sampled its posterior (its attribute ``refused`` says why).
@@ -146,7 +165,7 @@ def influence(
     """
     _check_estimator(kind, shrink)
     refuse_unsampled(idata)
-    rows, explained = traces(idata, train, query, observable)
+    rows, explained = traces(idata, train, query, observable, Parts(by, spans, reduce))
     sums = find_sums(idata, explained, kind=kind, shrink=shrink)
     train_ids = rows.ids if sums is None else sums.ids
     shrunk = sums is None and shrinks(shrink, kind, len(rows.ids))
@@ -168,7 +187,9 @@ def influence(
     layers = _evaluate(pairs, *size, block_pairs, whole_queries=shrunk)
     scores = xr.Dataset(
         {name: (("query", "train"), layers[i]) for i, name in enumerate(estimator.names)},
-        coords={"query": explained.ids, "train": train_ids},
+        coords={"query": explained.ids, "train": train_ids}
+        | {f"query_{name}": ("query", known) for name, known in explained.coords.items()}
+        | {f"train_{name}": ("train", known) for name, known in rows.coords.items()},
         attrs=attrs,
     )
     if copula:

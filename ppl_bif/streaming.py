@@ -148,6 +148,11 @@ def find_sums(idata: Any, query: Traces, *, kind: str, shrink: str | None) -> Su
     """
     if not is_streamed(idata):
         return None
+    if query.units is not None:
+        raise ValueError(
+            "a run with stream=True holds sums over the tokens of each row: leave by and reduce "
+            "out, or sample with stream=False"
+        )
     if shrink == "eb" or kind != "covariance" or query.array.name != "query_obs":
         raise ValueError(
             "of a run with stream=True only covariances with its queries are known, and they are "

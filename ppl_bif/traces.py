@@ -8,11 +8,13 @@ import xarray as xr
 
 from ppl_bif.errors import BIFError
 from ppl_bif.schema import group, refuse_unmarked, root_attrs, usable_chains
+from ppl_bif.units import Units, as_by, units
 
 __all__ = [
     "DIAGNOSED_ROWS",
     "DIAGNOSED_STRETCHES",
     "STRETCH",
+    "Parts",
     "Traces",
     "refuse_unsampled",
     "spread",
@@ -36,26 +38,44 @@ class Traces(NamedTuple):
     array
         With dims chain, draw, ``dim``, and tokens if there are any.
     ids
-        Of the rows.
+        Of the rows, or of their parts that are scored.
     dim
         Along which the rows lie.
     chains
         Positions of those that may be scored.
+    units
+        Parts of the rows that are scored; None for the rows themselves, tokens summed.
     """
 
     array: xr.DataArray
     ids: np.ndarray
     dim: str
     chains: list[int]
+    units: Units | None = None
+
+    @property
+    def coords(self) -> dict[str, np.ndarray]:
+        """What else is known of what is scored, by name."""
+        return {} if self.units is None else self.units.coords
 
     def read(self, rows: slice | np.ndarray) -> np.ndarray:
-        """Read some rows, ``(chain, draw, row)``, tokens summed, finite."""
-        chains = self.chains if len(self.chains) < self.array.sizes["chain"] else slice(None)
-        part = self.array.isel({self.dim: rows, "chain": chains})
-        others = [d for d in part.dims if d not in ("chain", "draw", self.dim)]
-        values = (part.sum(others) if others else part).transpose("chain", "draw", self.dim).values
+        """Read some rows or parts of them, ``(chain, draw, row)``, finite."""
+        if self.units is None:
+            part = self._part(rows)
+            others = [d for d in part.dims if d not in ("chain", "draw", self.dim)]
+            part = part.sum(others) if others else part
+            values = part.transpose("chain", "draw", self.dim).values
+        else:
+            (token,) = set(self.array.dims) - {"chain", "draw", self.dim}
+            needed = self.units.rows(rows, self.array.sizes[token])
+            part = self._part(needed).transpose("chain", "draw", self.dim, token)
+            values = self.units.sums(rows, part.values, needed)
         refuse_unmarked(values, self.array.name, self.chains)
         return values if values.dtype in (np.float32, np.float64) else values.astype(float)
+
+    def _part(self, rows: slice | np.ndarray) -> xr.DataArray:
+        chains = self.chains if len(self.chains) < self.array.sizes["chain"] else slice(None)
+        return self.array.isel({self.dim: rows, "chain": chains})
 
     def some(self, most: int = 256) -> np.ndarray:
         """Read rows from all over, to measure autocorrelation on."""
@@ -65,7 +85,9 @@ class Traces(NamedTuple):
         """Return how many rows are best read at once: those of a chunk on disk, if they are few."""
         stored = self.array.encoding.get("preferred_chunks", {}).get(self.dim, STRETCH)
         each = math.prod(n for dim, n in self.array.sizes.items() if dim != self.dim)
-        return max(1, min(max(stored, STRETCH), VALUES // each))
+        rows = max(1, min(max(stored, STRETCH), VALUES // each))
+        # Units lie in as many rows as their share of all.
+        return max(1, rows * len(self.ids) // self.array.sizes[self.dim])
 
 
 def spread(rows: int, most: int, stretches: int = STRETCHES) -> np.ndarray:
@@ -95,8 +117,19 @@ def refuse_unsampled(idata: Any) -> None:
         )
 
 
-def traces(idata: Any, train: str, query: str, observable: str | None) -> tuple[Traces, Traces]:
+class Parts(NamedTuple):
+    """What is scored of rows with tokens, as :func:`ppl_bif.influence` takes it."""
+
+    by: Any = "sequence"
+    spans: Any = None
+    reduce: str = "sum"
+
+
+def traces(
+    idata: Any, train: str, query: str, observable: str | None, parts: Parts | None = None
+) -> tuple[Traces, Traces]:
     """Find the traces of training rows and of what is explained, as ``influence`` names them."""
+    parts = parts or Parts()
     likelihood = group(idata, "log_likelihood")
     if likelihood is None or not likelihood.data_vars:
         raise ValueError(
@@ -108,12 +141,25 @@ def traces(idata: Any, train: str, query: str, observable: str | None) -> tuple[
         raise BIFError(f"every chain diverged ({excluded}): sample again with a smaller step")
     only = str(next(iter(likelihood))) if len(likelihood) == 1 else None
     rows = _named(likelihood, train, only, "train", used)
+    by, constant = as_by(parts.by), group(idata, "constant_data")
+    rows = _in_parts(rows, constant, by["train"], "train", parts)
     if observable is None:
-        return rows, _named(likelihood, query, only, "query", used)
+        explained = _named(likelihood, query, only, "query", used)
+        return rows, _in_parts(explained, constant, by["query"], "query", parts)
     posterior = group(idata, "posterior")
     if posterior is None:
         raise ValueError(f"observable {observable!r} needs a posterior group, and there is none")
     return rows, _named(posterior, observable, None, "query", used)
+
+
+def _in_parts(
+    found: Traces, constant: xr.Dataset | None, by: str, side: str, parts: Parts
+) -> Traces:
+    if by == "sequence" and parts.reduce == "sum":
+        return found
+    spans = (parts.spans or {}).get(side)
+    of = units(found.array, constant, by, spans=spans, reduce=parts.reduce)
+    return found._replace(ids=of.ids, units=of)
 
 
 def _named(

@@ -116,7 +116,7 @@ def test_rows_of_quanda_are_found_by_what_they_hold(quanda):
         ours.explain(x[:1], y[:1] + 1)
     with pytest.raises(ValueError, match="hand over self_influence"):
         explainer(quanda).self_influence()
-    with pytest.raises(ValueError, match="30 training rows|29 training rows"):
+    with pytest.raises(ValueError, match="the scores have 29 training rows, the dataset 30"):
         explainer(quanda, scores=SCORES[:, 1:])
 
 

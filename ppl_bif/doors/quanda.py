@@ -174,7 +174,7 @@ def ground_truth(
 
 
 def _found(queries: Dataset, scores: np.ndarray) -> dict[str, dict[str, int]]:
-    """Return the number of each row of the scores by its content and target, read as quanda does."""
+    """Return the number of each row of scores by its content and target, read as quanda does."""
     rows: dict[str, dict[str, int]] = {}
     handler, number = get_dataset_handler(queries), 0
     for batch in handler.create_dataloader(queries, batch_size=64):

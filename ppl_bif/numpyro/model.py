@@ -13,8 +13,14 @@ import numpyro.distributions as dist
 from jax import Array
 from numpyro import handlers
 
-from ppl_bif.checks import check_compute_dtype, check_finite_weights, check_outputs, positive
-from ppl_bif.data import Batch, digest, inputs, map_arrays, num_rows
+from ppl_bif.checks import (
+    LIKELIHOODS,
+    check_compute_dtype,
+    check_finite_weights,
+    check_outputs,
+    positive,
+)
+from ppl_bif.data import Batch, digest, inputs, logits, map_arrays, num_rows
 from ppl_bif.kernel import as_localization, known_precision
 from ppl_bif.memory import memory_per_row
 from ppl_bif.numpyro.likelihoods import as_likelihood
@@ -164,6 +170,7 @@ class LocalizedModel:
         computed = self.network.compute_dtype
         args, kwargs = in_dtype((args, kwargs), computed)
         found = self.network.apply({**self.frozen, **self.cast(weights)}, *args, **kwargs)
+        found = logits(found) if self.likelihood.name in LIKELIHOODS else found
         return found if computed is None else in_dtype(found, self.dtype)
 
     def log_likelihood(self, weights: Mapping[str, Array], batch: Batch) -> Array:

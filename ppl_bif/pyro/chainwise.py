@@ -8,6 +8,7 @@ from typing import Any
 import pyro
 import torch
 from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils import _pytree as pytree
 
 from ppl_bif.pyro.graphs import traced
@@ -68,7 +69,13 @@ class Chainwise:
             found, returned = pytree.tree_flatten(self._called(mapped, shared))
             return found
 
-        return traced(flat, leaves), returned
+        try:
+            return traced(flat, leaves), returned
+        except RuntimeError:
+            # It branches on values: on those of data it may, as networks of Hugging Face do on
+            # masks, but not in a trace. What vmap cannot map fails here again, and says so.
+            flat(*leaves)
+            return flat, returned
 
     def _called(self, mapped: tuple[Any, ...], shared: tuple[Any, ...]) -> Any:
         if not self.one_by_one:
@@ -105,7 +112,8 @@ def over_chains(
             result = function(*_each(lambda t: t[0], mapped), *shared)
             return _each(lambda t: t.unsqueeze(0), result)
         axes = (*(0 for _ in mapped), *(None for _ in shared))
-        with _advice():
+        # Fused attention cannot be mapped but in a loop.
+        with _advice(), sdpa_kernel(SDPBackend.MATH):
             return torch.func.vmap(function, in_dims=axes)(*mapped, *shared)
 
 

@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from ppl_bif.pyro.chainwise import flatten, over_chains, unflatten
 from ppl_bif.pyro.gradients import Data
@@ -32,7 +33,9 @@ def hessian_product(
         return over_chains(torch.func.grad(energy), (at,))
 
     # The graph of the gradient is built once; each product goes back through it.
-    pull = torch.func.vjp(gradient, dict(weights))[1]
+    # Fused attention has no second derivative.
+    with sdpa_kernel(SDPBackend.MATH):
+        pull = torch.func.vjp(gradient, dict(weights))[1]
     return lambda vector: flatten(pull(unflatten(vector, weights))[0])
 
 

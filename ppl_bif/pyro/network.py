@@ -1,6 +1,7 @@
 """Networks as pure functions: a torch module in, its weights by name and a function out."""
 
 import copy
+import inspect
 import sys
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
@@ -87,6 +88,7 @@ def as_network(
             "to ppl_bif.numpyro.localize"
         )
     frozen = copy.deepcopy(network).to(device).eval().requires_grad_(False)
+    named = _prepared_hugging_face(frozen)
     had = as_masters(frozen)
     compute_dtype = compute_dtype or had
     cast_statistics(frozen, compute_dtype)
@@ -95,7 +97,7 @@ def as_network(
         weights = _replaced(weights, params)
 
     def apply(weights: Mapping[str, Tensor], *args: Any, **kwargs: Any) -> Any:
-        return functional_call(frozen, dict(weights), args, kwargs)
+        return functional_call(frozen, dict(weights), args, named(args, kwargs))
 
     return Network(
         type(network).__qualname__,
@@ -106,6 +108,37 @@ def as_network(
         compute_dtype,
         any(isinstance(module, _ConvNd) for module in frozen.modules()),
     )
+
+
+def _prepared_hugging_face(
+    network: nn.Module,
+) -> Callable[[tuple[Any, ...], dict[str, Any]], dict[str, Any]]:
+    """Make a network of Hugging Face one that can be traced; leave others as they are.
+
+    Keys and values that nobody reads again are not kept. On a CPU attention is a product, which
+    ``vmap`` maps. Without a mask these networks look at the values of positions for documents that
+    were packed into one row: a mask of ones is the same without that look.
+
+    Returns
+    -------
+    Callable
+        From positional and named inputs to the named inputs to call it with.
+    """
+    config = getattr(network, "config", None)
+    if not hasattr(config, "_attn_implementation"):
+        return lambda args, kwargs: kwargs
+    config.use_cache = False
+    if next(network.parameters()).device.type == "cpu":
+        network.set_attn_implementation("eager")
+    masked = "attention_mask" in inspect.signature(network.forward).parameters
+
+    def named(args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
+        ids = kwargs.get("input_ids", args[0] if args else None)
+        if not masked or ids is None or len(args) > 1 or "attention_mask" in kwargs:
+            return kwargs
+        return {**kwargs, "attention_mask": torch.ones_like(ids)}
+
+    return named
 
 
 def _replaced(weights: dict[str, Tensor], params: Mapping[str, Tensor]) -> dict[str, Tensor]:

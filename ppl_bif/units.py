@@ -1,0 +1,257 @@
+"""What is scored of rows that hold tokens: each token, row or document, or spans of text."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import xarray as xr
+
+from ppl_bif.text import IGNORED
+
+__all__ = ["BY", "Span", "Units", "as_by", "units"]
+
+BY = ("sequence", "token", "document", "span")
+REDUCE = ("sum", "mean")
+
+
+class Span(NamedTuple):
+    """Characters ``start`` to ``stop`` of a document, and what they are called."""
+
+    document: Any
+    start: int
+    stop: int
+    name: Any = None
+
+
+class Units(NamedTuple):
+    """Parts of rows that lie one after the other, each scored as one.
+
+    Attributes
+    ----------
+    start, stop
+        ``(unit,)``: the first token and the one after the last, counted through all rows.
+    ids
+        ``(unit,)``.
+    coords
+        What else is known of them, each ``(unit,)``.
+    counts
+        ``(unit,)``: tokens to take the mean over; None for the sum.
+    """
+
+    start: np.ndarray
+    stop: np.ndarray
+    ids: np.ndarray
+    coords: dict[str, np.ndarray]
+    counts: np.ndarray | None = None
+
+    def rows(self, chosen: Any, length: int) -> np.ndarray:
+        """Return the rows, of so many tokens each, that some units lie in, in order."""
+        first, last = self.start[chosen] // length, (self.stop[chosen] - 1) // length
+        return np.unique(
+            np.concatenate([np.arange(a, b + 1) for a, b in zip(first, last, strict=True)])
+        )
+
+    def sums(self, chosen: Any, values: np.ndarray, rows: np.ndarray) -> np.ndarray:
+        """Sum, or average, the tokens of some units.
+
+        Parameters
+        ----------
+        chosen
+            Which units.
+        values
+            ``(chain, draw, row, token)``, of the rows that :meth:`rows` named.
+        rows
+            Their numbers.
+
+        Returns
+        -------
+        numpy.ndarray
+            ``(chain, draw, unit)``.
+        """
+        start, length = self.start[chosen], values.shape[3]
+        size = self.stop[chosen] - start
+        start = np.searchsorted(rows, start // length) * length + start % length
+        flat = values.reshape(*values.shape[:2], -1)
+        if (size == 1).all():
+            found = flat[..., start]
+        else:
+            flat = np.concatenate([flat, np.zeros((*flat.shape[:2], 1), flat.dtype)], axis=2)
+            edges = np.stack([start, start + size], axis=1).ravel()
+            found = np.add.reduceat(flat, edges, axis=2, dtype=float)[..., ::2]
+        return found if self.counts is None else found / self.counts[chosen]
+
+
+def as_by(by: Any) -> dict[str, str]:
+    """Check what is scored on each side.
+
+    Raises
+    ------
+    ValueError
+        If it is unknown.
+    """
+    sides = {"train", "query"}
+    named = dict(by) if isinstance(by, Mapping) else dict.fromkeys(sides, by)
+    if not set(named) <= sides:
+        raise ValueError(f"by names the sides train and query; got {sorted(named)}")
+    for what in named.values():
+        if what not in BY:
+            raise ValueError(
+                f"by must be one of {BY}, or one of them for train and query; got {what!r}"
+            )
+    return {side: named.get(side, "sequence") for side in ("train", "query")}
+
+
+def units(
+    array: xr.DataArray,
+    constant: xr.Dataset | None,
+    by: str,
+    *,
+    spans: Iterable[Span] | None = None,
+    reduce: str = "sum",
+) -> Units:
+    """Find the units of one side of a run.
+
+    Parameters
+    ----------
+    array
+        Its traces, with a dim of rows and one of tokens.
+    constant
+        Constant data of the run, with what :meth:`ppl_bif.text.Text.constant` gave.
+    by
+        One of :data:`BY`.
+    spans
+        For ``by="span"``.
+    reduce
+        ``"sum"`` or ``"mean"`` of the tokens of a unit.
+
+    Raises
+    ------
+    ValueError
+        If the traces have no tokens, or it is not known where these stand, or a span holds none.
+    """
+    if reduce not in REDUCE:
+        raise ValueError(f"reduce must be one of {REDUCE}; got {reduce!r}")
+    tokens = [d for d in array.dims if str(d).endswith("_token")]
+    if not tokens:
+        raise ValueError(
+            f"by={by!r} needs log-likelihoods of tokens, and {array.name!r} has one for each row: "
+            'sample with likelihood="tokens"'
+        )
+    side = str(tokens[0]).removesuffix("_token")
+    known = _Known(side, array[side].values, array.sizes[tokens[0]], constant)
+    if by == "token":
+        return _tokens(known)
+    if by == "sequence":
+        found = _ranges(known, known.ids, np.arange(len(known.ids)))
+    elif by == "document":
+        found = _documents(known)
+    else:
+        if spans is None:
+            raise ValueError('by="span" needs spans: (document, start, stop) in characters')
+        found = _spans(known, [Span(*span) for span in spans])
+    return found if reduce == "mean" else found._replace(counts=None)
+
+
+class _Known(NamedTuple):
+    """What is known of the rows of a side."""
+
+    side: str
+    ids: np.ndarray
+    length: int
+    constant: xr.Dataset | None
+
+    def get(self, name: str) -> np.ndarray | None:
+        if self.constant is None or f"{self.side}_{name}" not in self.constant:
+            return None
+        return self.constant[f"{self.side}_{name}"].values
+
+    @property
+    def counted(self) -> np.ndarray:
+        """Which tokens have a log-likelihood, ``(row, token)``."""
+        shape = len(self.ids), self.length
+        for name, nothing in (("target", IGNORED), ("loss_at_mode", 0)):
+            values = self.get(name)
+            if values is not None and values.shape == shape:
+                return values != nothing
+        return np.ones(shape, bool)
+
+    @property
+    def documents(self) -> np.ndarray:
+        """The document of each row."""
+        found = self.get("document")
+        return self.ids if found is None else found
+
+
+def _tokens(known: _Known) -> Units:
+    row, position = np.nonzero(known.counted)
+    at = row * known.length + position
+    coords = {"row": known.ids[row], "document": known.documents[row], "position": position}
+    places = {name: known.get(name) for name in ("token_start", "token_stop", "text", "text_start")}
+    if all(value is not None for value in places.values()):
+        start, stop = (places[name][row, position] for name in ("token_start", "token_stop"))
+        origin = places["text_start"][row]
+        texts = places["text"][row]
+        coords |= {"start": start, "stop": stop}
+        coords["token"] = np.array(
+            [t[a - o : b - o] for t, a, b, o in zip(texts, start, stop, origin, strict=True)], str
+        )
+    names = np.array([f"{a}@{b}" for a, b in zip(known.ids[row], position, strict=True)], str)
+    return Units(at, at + 1, names, coords)
+
+
+def _ranges(known: _Known, ids: np.ndarray, first: np.ndarray, rows: Any = 1) -> Units:
+    """Make units of rows that lie one after the other."""
+    start = first * known.length
+    stop = (first + rows) * known.length
+    counts = np.add.reduceat(known.counted.ravel(), start)
+    if (counts == 0).any():
+        raise ValueError(
+            f"{known.side} rows {ids[counts == 0][:5].tolist()} hold no token that counts"
+        )
+    return Units(start, stop, ids, {}, counts)
+
+
+def _documents(known: _Known) -> Units:
+    documents = known.documents
+    first = np.flatnonzero(np.r_[True, documents[1:] != documents[:-1]])
+    ids = documents[first]
+    if len(np.unique(ids)) < len(ids):
+        raise ValueError(
+            f"the rows of some {known.side} documents do not lie one after the other: order them"
+        )
+    return _ranges(known, ids, first, np.diff(np.r_[first, len(documents)]))
+
+
+def _spans(known: _Known, spans: Sequence[Span]) -> Units:
+    places = known.get("token_start"), known.get("token_stop")
+    if places[0] is None or places[1] is None:
+        raise ValueError(
+            f"it is not known where tokens of {known.side} stand: make rows by ppl_bif.text.encode "
+            f"and pass constant_data=rows.constant({known.side!r})"
+        )
+    start, stop = (values.ravel() for values in places)
+    documents = np.repeat(known.documents, known.length)
+    inside = [
+        np.flatnonzero(
+            known.counted.ravel()
+            & (documents == span.document)
+            & (stop > span.start)
+            & (start < span.stop)
+        )
+        for span in spans
+    ]
+    for span, at in zip(spans, inside, strict=True):
+        if not len(at):
+            raise ValueError(f"{known.side} {tuple(span[:3])} holds no token that counts")
+    names = [f"{s.document}[{s.start}:{s.stop}]" if s.name is None else s.name for s in spans]
+    return Units(
+        np.array([at[0] for at in inside]),
+        np.array([at[-1] + 1 for at in inside]),
+        np.array(names),
+        {
+            "document": np.array([span.document for span in spans]),
+            "start": np.array([span.start for span in spans]),
+            "stop": np.array([span.stop for span in spans]),
+        },
+        np.array([len(at) for at in inside]),
+    )
