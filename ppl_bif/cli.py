@@ -191,8 +191,17 @@ def report(
     ] = None,
     k: Annotated[int, typer.Option("-k", min=1, help="Training rows in each direction.")] = 5,
     query: Queries = None,
+    html: Annotated[
+        Path | None,
+        typer.Option(help="Write this page instead: choose a token, and see what taught it."),
+    ] = None,
 ) -> None:
     """Write a page that stands alone: verdict, strongest influences with errors, settings."""
+    if html is not None:
+        from ppl_bif.explorer import write_explorer
+
+        typer.echo(f"wrote {write_explorer(_open(run), html)}")
+        return
     from ppl_bif.report import write_report
 
     path = run.resolve().with_suffix(".html") if out is None else out

@@ -13,7 +13,7 @@ from ppl_bif.search import Best, search
 from ppl_bif.streaming import is_streamed
 from ppl_bif.traces import Parts, Traces, refuse_unsampled, traces
 
-__all__ = ["top"]
+__all__ = ["discovered", "top"]
 
 DIRECTIONS = ("raises", "lowers")
 
@@ -149,13 +149,18 @@ def _check_k(k: int, rows: int) -> None:
         raise ValueError(f"k must be at most the {rows} training rows; got {k}")
 
 
+def discovered(scores: xr.Dataset, fdr: float) -> np.ndarray:
+    """Mark the scores of each query, ``(query, train)``, of which a share ``fdr`` is false."""
+    if "false_sign" in scores:
+        return surest(scores["false_sign"].values, fdr)
+    value, error = scores["influence"].values, scores["mcse"].values
+    return benjamini_hochberg(value, error, fdr, int(scores.attrs.get("blocks", 100)))
+
+
 def _best(scores: xr.Dataset, k: int, fdr: float) -> Best:
     """Find the best of a table of scores."""
     value, error = scores["influence"].values, scores["mcse"].values
-    if "false_sign" in scores:
-        found = surest(scores["false_sign"].values, fdr)
-    else:
-        found = benjamini_hochberg(value, error, fdr, int(scores.attrs.get("blocks", 100)))
+    found = discovered(scores, fdr)
     order = np.stack([_largest(value, k), _largest(-value, k)], axis=1)
     picked = (np.take_along_axis(t[:, None, :], order, axis=2) for t in (value, error, found))
     return Best(order, *picked)
