@@ -126,7 +126,7 @@ def test_colours_have_the_sign_and_the_strength_of_scores(page, scores):
         row.scroll_into_view_if_needed()
         box = row.locator(f'[data-unit="{unit}"]')
         strength = box.evaluate("node => Number(node.style.getPropertyValue('--strength'))")
-        names = box.get_attribute("class").split()
+        names = (box.get_attribute("class") or "").split()
         assert strength == pytest.approx(min(1, abs(value[unit]) / full), abs=2e-3)
         assert ("lowers" in names) == (value[unit] < 0)
         if value[unit] > 0:
