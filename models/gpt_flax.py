@@ -36,7 +36,8 @@ class GPT(nnx.Module):
 
     def __call__(self, ids: Array) -> Array:
         """Compute logits ``(row, token, vocabulary)``."""
-        stream = self.embedding(ids) + self.position(jnp.arange(ids.shape[-1]))
+        places: Array = self.position(jnp.arange(ids.shape[-1]))
+        stream: Array = self.embedding(ids) + places
         for block in self.blocks:
             stream = block(stream)
         return self.embedding.attend(self.norm(stream))
@@ -60,7 +61,7 @@ class _Block(nnx.Module):
 
     def _attend(self, x: Array) -> Array:
         *rows, length, width = x.shape
-        parts = self.qkv(x).reshape(*rows, length, 3, self.heads, width // self.heads)
+        parts = jnp.reshape(self.qkv(x), (*rows, length, 3, self.heads, width // self.heads))
         q, k, v = jnp.swapaxes(jnp.moveaxis(parts, -3, 0), -3, -2)
         scores = q @ jnp.swapaxes(k, -1, -2) / math.sqrt(q.shape[-1])
         past = jnp.tril(jnp.ones((length, length), bool))
@@ -78,11 +79,12 @@ def with_weights(shape: Shape, weights: Mapping[str, Any]) -> GPT:
             part = part[int(step)] if step.isdigit() else getattr(part, step)
         array = jnp.asarray(value)
         if leaf == "bias":
-            part.bias[...] = array
+            name = "bias"
         elif isinstance(part, nnx.Embed):
-            part.embedding[...] = array
+            name = "embedding"
         elif isinstance(part, nnx.LayerNorm):
-            part.scale[...] = array
+            name = "scale"
         else:
-            part.kernel[...] = array.T
+            name, array = "kernel", array.T
+        getattr(part, name)[...] = array
     return network

@@ -90,9 +90,10 @@ def _dims(shape: tuple[int, ...]) -> str:
 def _check_shifted(y: np.ndarray, batch: Batch, name: str) -> None:
     """Refuse targets that repeat the inputs, as the networks of Hugging Face take them."""
     counted = y != -100
-    for given in arrays(batch).values():
-        same = given is not target(batch) and np.shape(given) == y.shape
-        if same and counted.sum() > 1 and (np.asarray(given)[counted] == y[counted]).all():
+    args, kwargs = inputs(batch)
+    for given in (*args, *kwargs.values()):
+        same = np.shape(given) == y.shape and counted.sum() > 1
+        if same and (np.asarray(given)[counted] == y[counted]).all():
             raise ValueError(
                 f"{name} targets are the inputs themselves: at each place they must hold the token "
                 "that comes next, labels[:, :-1] = input_ids[:, 1:] (ppl_bif.text.encode does it)"

@@ -91,16 +91,23 @@ def top(
     if not 0 < fdr < 1:
         raise ValueError(f"fdr must lie between 0 and 1; got {fdr!r}")
     if not isinstance(scores, xr.Dataset) or "influence" not in scores:
-        parts = Parts(by, spans, reduce)
-        sides = traces(scores, train, query, observable, parts)
+        sides = traces(scores, train, query, observable, Parts(by, spans, reduce))
         rows, queries = (len(side.ids) for side in sides)
         few = shrink == "eb" or rows * queries <= BLOCK_PAIRS
         if not is_streamed(scores):
             if not (few and shrinks(shrink, "covariance", rows)):
                 return _searched(scores, *sides, k, fdr)
             shrink = "eb"
-        named = {"train": train, "query": query, "observable": observable}
-        scores = influence(scores, **named, shrink=shrink, **parts._asdict())
+        scores = influence(
+            scores,
+            train=train,
+            query=query,
+            observable=observable,
+            shrink=shrink,
+            by=by,
+            spans=spans,
+            reduce=reduce,
+        )
     rows, queries = scores.sizes["train"], scores.sizes["query"]
     _check_k(k, rows)
     height = max(1, BLOCK_PAIRS // rows)

@@ -165,6 +165,11 @@ class _Known(NamedTuple):
             return None
         return self.constant[f"{self.side}_{name}"].values
 
+    def several(self, *names: str) -> list[np.ndarray] | None:
+        """Return these, or nothing where one is missing."""
+        found = [values for name in names if (values := self.get(name)) is not None]
+        return found if len(found) == len(names) else None
+
     @property
     def counted(self) -> np.ndarray:
         """Which tokens have a log-likelihood, ``(row, token)``."""
@@ -186,15 +191,13 @@ def _tokens(known: _Known) -> Units:
     row, position = np.nonzero(known.counted)
     at = row * known.length + position
     coords = {"row": known.ids[row], "document": known.documents[row], "position": position}
-    places = {name: known.get(name) for name in ("token_start", "token_stop", "text", "text_start")}
-    if all(value is not None for value in places.values()):
-        start, stop = (places[name][row, position] for name in ("token_start", "token_stop"))
-        origin = places["text_start"][row]
-        texts = places["text"][row]
+    places = known.several("token_start", "token_stop", "text", "text_start")
+    if places is not None:
+        start, stop = (of[row, position] for of in places[:2])
+        text, origin = (of[row] for of in places[2:])
         coords |= {"start": start, "stop": stop}
-        coords["token"] = np.array(
-            [t[a - o : b - o] for t, a, b, o in zip(texts, start, stop, origin, strict=True)], str
-        )
+        cut = zip(text, start - origin, stop - origin, strict=True)
+        coords["token"] = np.array([whole[a:b] for whole, a, b in cut], str)
     names = np.array([f"{a}@{b}" for a, b in zip(known.ids[row], position, strict=True)], str)
     return Units(at, at + 1, names, coords)
 
@@ -223,8 +226,8 @@ def _documents(known: _Known) -> Units:
 
 
 def _spans(known: _Known, spans: Sequence[Span]) -> Units:
-    places = known.get("token_start"), known.get("token_stop")
-    if places[0] is None or places[1] is None:
+    places = known.several("token_start", "token_stop")
+    if places is None:
         raise ValueError(
             f"it is not known where tokens of {known.side} stand: make rows by ppl_bif.text.encode "
             f"and pass constant_data=rows.constant({known.side!r})"

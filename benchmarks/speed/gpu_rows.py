@@ -42,6 +42,8 @@ class Row(NamedTuple):
         Between two draws.
     shape
         Of a language model.
+    width
+        Of a ResNet-9.
     """
 
     network: str
@@ -52,6 +54,7 @@ class Row(NamedTuple):
     tokens: int = 0
     steps: int = 4
     shape: Shape | None = None
+    width: int = 64
 
     @property
     def likelihood(self) -> str:
@@ -110,7 +113,7 @@ def as_small(row: Row) -> Row:
     """Return a row of the same kind that a CPU goes through in a second."""
     shape = row.shape and row.shape._replace(width=64, layers=1, heads=2, vocabulary=64, places=16)
     return row._replace(
-        batch=2, scored=4, at_once=2, tokens=8 if row.tokens else 0, steps=2, shape=shape
+        batch=2, scored=4, at_once=2, tokens=8 if row.tokens else 0, steps=2, shape=shape, width=8
     )
 
 
@@ -140,7 +143,7 @@ def torch_network(row: Row, device: str = "cpu") -> Any:
 
     torch.manual_seed(0)
     with torch.device(device):
-        network = resnet9().eval() if row.shape is None else language_model(row.shape)
+        network = language_model(row.shape) if row.shape else resnet9(width=row.width).eval()
     network = network.cpu()
     if device.startswith("cuda"):
         torch.cuda.empty_cache()

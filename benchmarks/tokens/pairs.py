@@ -5,14 +5,15 @@ tokens of the translation have large scores on query tokens of the word, among a
 """
 
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from functools import cache
+from typing import NamedTuple
 
 import numpy as np
 
 from ppl_bif.text import Text
 from ppl_bif_models import verses
 
-__all__ = ["PAIRS", "Found", "chosen", "found", "words"]
+__all__ = ["PAIRS", "Direction", "Found", "by_type", "chosen", "directions", "number", "words"]
 
 PAIRS = (
     *(("she", "elle"), ("he", "il"), ("God", "Dieu"), ("king", "roi")),
@@ -70,7 +71,9 @@ def chosen(count: int, *, unseen: bool, seed: int = 0) -> Text:
     tokens = (text.targets >= 0).sum(axis=1)
     whole = np.array([not str(name).endswith(("#0", "#1")) for name in text.ids])
     short = np.flatnonzero((tokens <= LONGEST) & whole)
-    held = np.stack([(text.targets[short] == number(word)).sum(1) for pair in PAIRS for word in pair])
+    held = np.stack(
+        [(text.targets[short] == number(word)).sum(1) for pair in PAIRS for word in pair]
+    )
     rng, taken = np.random.default_rng(seed), []
     order = rng.permutation(len(short))
     # In turn, the next verse that holds the word that was met least so far.
@@ -85,6 +88,7 @@ def chosen(count: int, *, unseen: bool, seed: int = 0) -> Text:
     return text.where(short[np.sort(taken)])
 
 
+@cache
 def number(word: str) -> int:
     """Return the id of a word with a blank before it."""
     ids = verses.tokenizer().encode(f" {word}").ids
@@ -97,46 +101,79 @@ def words(text: Text) -> Words:
     """Lay the tokens of rows one after another, as ``influence(by="token")`` does."""
     row, position = np.nonzero(text.targets >= 0)
     token = text.targets[row, position]
-    marks = {verses.tokenizer().token_to_id(mark): at for at, mark in enumerate(verses.MARKS.values())}
+    marks = {
+        verses.tokenizer().token_to_id(mark): at for at, mark in enumerate(verses.MARKS.values())
+    }
     language = np.full(text.inputs.shape, -1)
-    for number_, at in marks.items():
-        language[text.inputs == number_] = at
+    for mark, at in marks.items():
+        language[text.inputs == mark] = at
     for place in range(1, language.shape[1]):
         missing = language[:, place] < 0
         language[missing, place] = language[missing, place - 1]
     return Words(token, language[row, position], row, position)
 
 
-def found(scores: np.ndarray, train: Words, query: Words, weights: Any = None) -> Iterator[Found]:
-    """Say for each direction of each pair how well a score ``(query, train)`` finds translations."""
-    count = np.ones(len(train.row)) if weights is None else weights[train.row]
-    for at, (english, french) in enumerate(PAIRS):
+class Direction(NamedTuple):
+    """Scores of one word's query tokens, made ready to be judged, also on resampled verses.
+
+    Attributes
+    ----------
+    query, train
+        The word, and its translation.
+    rows, columns
+        The query tokens of the word, and the training tokens of its translation.
+    place
+        ``(query, train)`` percentiles of those pairs among all training tokens.
+    score
+        ``(query, train)``, against all training tokens of the other language.
+    mine, types
+        These tokens, and their ids.
+    """
+
+    query: str
+    train: str
+    rows: np.ndarray
+    columns: np.ndarray
+    place: np.ndarray
+    score: np.ndarray
+    mine: np.ndarray
+    types: np.ndarray
+
+    def judged(self, train: np.ndarray, query: np.ndarray) -> Found:
+        """Judge it with so much weight on each training and each query token."""
+        asked, wanted = query[self.rows], train[self.columns]
+        percentile = asked @ self.place @ wanted / max(asked.sum() * wanted.sum(), 1e-9)
+        weight = train[self.mine]
+        size = np.bincount(self.types, weight)
+        mean = np.bincount(self.types, weight * (asked @ self.score)) / np.maximum(size, 1e-9)
+        word = number(self.train)
+        ranked = (size >= COMMON) | (np.arange(len(size)) == word)
+        rank = int((mean[ranked] > mean[word]).sum()) + 1
+        tokens = len(self.rows), len(self.columns)
+        return Found(self.query, self.train, float(percentile), rank, int(ranked.sum()), tokens)
+
+
+def directions(scores: np.ndarray, train: Words, query: Words) -> Iterator[Direction]:
+    """Prepare each direction of each pair, of scores ``(query, train)``."""
+    for english, french in PAIRS:
         for language, (asked, wanted) in enumerate(((english, french), (french, english))):
             rows = np.flatnonzero((query.token == number(asked)) & (query.language == language))
-            columns = (train.token == number(wanted)) & (train.language == 1 - language)
-            if not len(rows) or not columns.any():
-                continue
-            some = scores[rows]
-            order = some.argsort(axis=1).argsort(axis=1) / (some.shape[1] - 1)
-            percentile = float((order[:, columns] * count[columns]).sum() / count[columns].sum())
-            yield Found(
-                asked,
-                wanted,
-                percentile / len(rows),
-                *_rank(some.mean(axis=0), train, number(wanted), 1 - language, count),
-                (len(rows), int(columns.sum())),
+            other = train.language == 1 - language
+            columns = np.flatnonzero((train.token == number(wanted)) & other)
+            mine, some = np.flatnonzero(other), scores[rows]
+            place = some.argsort(axis=1).argsort(axis=1)[:, columns] / (some.shape[1] - 1)
+            yield Direction(
+                *(asked, wanted, rows, columns, place),
+                *(some[:, mine], mine, train.token[mine]),
             )
 
 
-def _rank(
-    score: np.ndarray, train: Words, wanted: int, language: int, count: np.ndarray
-) -> tuple[int, int]:
-    """Rank a word type among those of its language, by mean scores."""
-    mine = train.language == language
-    size = np.bincount(train.token[mine], count[mine], minlength=verses.SHAPE.vocabulary)
-    total = np.bincount(
-        train.token[mine], (score * count)[mine], minlength=verses.SHAPE.vocabulary
-    )
-    types = np.flatnonzero((size >= COMMON) | (np.arange(len(size)) == wanted))
-    means = total[types] / np.maximum(size[types], 1e-9)
-    return int((means > means[types == wanted][0]).sum()) + 1, len(types)
+def by_type(scores: np.ndarray, train: Words, query: Words) -> np.ndarray:
+    """Mean scores of word types on the words looked for, ``(word, type)``."""
+    size = np.bincount(train.token)
+    common = np.flatnonzero(size >= COMMON)
+    found = []
+    for word in {number(word) for pair in PAIRS for word in pair}:
+        mean = scores[query.token == word].mean(axis=0)
+        found.append(np.bincount(train.token, mean)[common] / size[common])
+    return np.array(found)

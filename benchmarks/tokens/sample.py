@@ -1,8 +1,8 @@
 """Sample the bilingual GPT: ``python -m benchmarks.tokens.sample STORE --seed 0``.
 
 120 verses it was trained on, 48 it never saw. The blocks' weights are sampled, in a posterior that
-is nearly isotropic: gamma is what raises the loss by a tenth of a nat if all noise is isotropic, and
-beta puts the top curvature of the tempered loss at ``ratio`` times gamma.
+is nearly isotropic: gamma is what raises the loss by a tenth of a nat if all noise is isotropic,
+and beta puts the top curvature of the tempered loss at ``ratio`` times gamma.
 """
 
 import argparse

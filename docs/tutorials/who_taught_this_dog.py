@@ -38,9 +38,9 @@ print(
 # %% [markdown]
 # ## Cut the network in two
 #
-# EfficientNet-lite0, with the weights it was published with. `cut` takes its last layer off. What is
-# before it, the backbone, is frozen: its features of each picture are computed once. The pictures,
-# 32 pixels wide, are enlarged to 128.
+# EfficientNet-lite0, with the weights it was published with. `cut` takes its last layer off. What
+# is before it, the backbone, is frozen: its features of each picture are computed once. The
+# pictures, 32 pixels wide, are enlarged to 128.
 #
 # To see later whether a score finds what is surely there, ten test pictures, one of each class,
 # are mirrored and put among the training pictures.

@@ -124,7 +124,7 @@ def _prepared_hugging_face(
     Callable
         From positional and named inputs to the named inputs to call it with.
     """
-    config = getattr(network, "config", None)
+    config: Any = getattr(network, "config", None)
     if not hasattr(config, "_attn_implementation"):
         return lambda args, kwargs: kwargs
     config.use_cache = False
