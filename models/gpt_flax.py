@@ -78,13 +78,11 @@ def with_weights(shape: Shape, weights: Mapping[str, Any]) -> GPT:
         for step in path:
             part = part[int(step)] if step.isdigit() else getattr(part, step)
         array = jnp.asarray(value)
-        if leaf == "bias":
-            name = "bias"
-        elif isinstance(part, nnx.Embed):
-            name = "embedding"
-        elif isinstance(part, nnx.LayerNorm):
-            name = "scale"
-        else:
-            name, array = "kernel", array.T
-        getattr(part, name)[...] = array
+        if isinstance(part, nnx.Embed):
+            leaf = "embedding"
+        elif leaf == "weight" and isinstance(part, nnx.LayerNorm):
+            leaf = "scale"
+        elif leaf == "weight":
+            leaf, array = "kernel", array.T
+        getattr(part, leaf)[...] = array
     return network

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from ppl_bif.costs import forecast
     from ppl_bif.diagnostics import diagnose
     from ppl_bif.errors import BIFError, DivergenceError, StoreError
+    from ppl_bif.explorer import write_explorer
     from ppl_bif.plots import plot_diagnosis, plot_lds, plot_top
     from ppl_bif.ranking import top
     from ppl_bif.report import write_report
@@ -33,10 +34,11 @@ _HOME = {
     "plot_diagnosis": "plots",
     "plot_lds": "plots",
     "plot_top": "plots",
-    "write_report": "report",
     "sample": "sampling",
     "save_draw": "weights",
     "top": "ranking",
+    "write_explorer": "explorer",
+    "write_report": "report",
 }
 
 __all__ = [
@@ -53,6 +55,7 @@ __all__ = [
     "sample",
     "save_draw",
     "top",
+    "write_explorer",
     "write_report",
 ]
 

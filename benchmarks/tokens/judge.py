@@ -84,17 +84,20 @@ def line(
     kept = zip(measures(found), low, high, strict=True)
     parts = {
         key: [round(float(v), 3) for v in three]
-        for key, three in zip(("percentile", "median_rank", "matched"), kept, strict=True)
+        for key, three in zip(("percentile", "median_rank", "first", "matched"), kept, strict=True)
     }
-    ranks = {f"{one.query} -> {one.train}": one.rank for one in found}
-    return {"method": name, **parts, "directions": len(found), "ranks": ranks, "draws": draws}
+    ranks = {f"{one.query} -> {one.train}": [one.rank, one.types] for one in found}
+    return {"method": name, "draws": draws, **parts, "ranks": ranks}
 
 
-def measures(found: list[pairs.Found]) -> tuple[float, float, float]:
-    """Return mean percentile, median rank, and directions with the translation first."""
-    ranks = np.array([one.rank for one in found])
+def measures(found: list[pairs.Found]) -> tuple[float, ...]:
+    """Return mean percentile, median rank, and directions with the translation first.
+
+    First among all word types of its language, and among the eight translations.
+    """
+    ranks, among = (np.array([getattr(one, n) for one in found]) for n in ("rank", "among_pairs"))
     percentile = float(np.mean([one.percentile for one in found]))
-    return percentile, float(np.median(ranks)), float((ranks == 1).sum())
+    return percentile, float(np.median(ranks)), float((ranks == 1).sum()), float((among == 1).sum())
 
 
 def baselines(

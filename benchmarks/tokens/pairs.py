@@ -44,6 +44,8 @@ class Found(NamedTuple):
         Mean, over query tokens, of the translation's mean percentile among all training tokens.
     rank, types
         Of the translation's mean score among word types of its language; how many there are.
+    among_pairs
+        Its rank among the translations of all pairs.
     tokens
         Of the query, and of the translation in training.
     """
@@ -53,6 +55,7 @@ class Found(NamedTuple):
     percentile: float
     rank: int
     types: int
+    among_pairs: int
     tokens: tuple[int, int]
 
 
@@ -118,8 +121,8 @@ class Direction(NamedTuple):
 
     Attributes
     ----------
-    query, train
-        The word, and its translation.
+    query, train, language
+        The word, its translation, and the language of that: 0 is English.
     rows, columns
         The query tokens of the word, and the training tokens of its translation.
     place
@@ -132,6 +135,7 @@ class Direction(NamedTuple):
 
     query: str
     train: str
+    language: int
     rows: np.ndarray
     columns: np.ndarray
     place: np.ndarray
@@ -149,8 +153,12 @@ class Direction(NamedTuple):
         word = number(self.train)
         ranked = (size >= COMMON) | (np.arange(len(size)) == word)
         rank = int((mean[ranked] > mean[word]).sum()) + 1
+        rivals = [number(pair[self.language]) for pair in PAIRS]
+        among = int((mean[rivals] > mean[word]).sum()) + 1
         tokens = len(self.rows), len(self.columns)
-        return Found(self.query, self.train, float(percentile), rank, int(ranked.sum()), tokens)
+        return Found(
+            self.query, self.train, float(percentile), rank, int(ranked.sum()), among, tokens
+        )
 
 
 def directions(scores: np.ndarray, train: Words, query: Words) -> Iterator[Direction]:
@@ -163,7 +171,7 @@ def directions(scores: np.ndarray, train: Words, query: Words) -> Iterator[Direc
             mine, some = np.flatnonzero(other), scores[rows]
             place = some.argsort(axis=1).argsort(axis=1)[:, columns] / (some.shape[1] - 1)
             yield Direction(
-                *(asked, wanted, rows, columns, place),
+                *(asked, wanted, 1 - language, rows, columns, place),
                 *(some[:, mine], mine, train.token[mine]),
             )
 
