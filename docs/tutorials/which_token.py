@@ -102,7 +102,7 @@ idata = bif.sample(
     query_ids=query.ids,
     constant_data=train.constant("train") | query.constant("query"),
     chains=2,
-    draws=60,
+    draws=40,
     warmup=20,
     seed=0,
     progress=False,
@@ -134,7 +134,7 @@ spans = {"query": [(query.ids[0], place, place + 4, "she")]}
 print(bif.influence(idata, by={"query": "span"}, spans=spans, kind="correlation").sizes)
 
 # %% [markdown]
-# Is any of it true? Hardly: 120 draws leave an error of .09 on every correlation of tokens, most of
+# Is any of it true? Hardly: 80 draws leave an error of .1 on every correlation of tokens, most of
 # which are a few hundredths, and `resolved` says so. Averages over many pairs settle much sooner
 # than single ones.
 
@@ -148,9 +148,9 @@ print(f"mean percentile of 'elle' among all tokens, for 'she': {percentile:.2f}"
 # %% [markdown]
 # ## A longer run
 #
-# 120 verses, 48 unseen ones, two runs of two chains: `python -m benchmarks.tokens.sample`, an hour
-# on two cores. What is kept of it here are the scores of sixteen query tokens, and the mean scores of
-# eight words and their translations on each other.
+# 120 verses, 48 unseen ones, two runs of two chains: `python -m benchmarks.tokens.sample`, three
+# quarters of an hour on two cores. What is kept of it here are the scores of sixteen query tokens,
+# and the mean scores of eight words and their translations on each other.
 
 # %%
 kept = np.load("data/verses/scores.npz")
