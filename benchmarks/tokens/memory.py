@@ -43,7 +43,7 @@ def main() -> None:
     del network
     kernel = SGLD(model, step_size=1e-8, batch_size=1, steps_per_draw=1, preconditioner=None)
     before, started = peak(), time.perf_counter()
-    bif.sample(kernel, train=rows, query=query, chains=1, draws=1, warmup=0, progress=False)
+    bif.sample(kernel, train=rows, query=query, chains=1, draws=2, warmup=0, progress=False)
     print(
         f"{weights / 1e6:.1f} million weights, {options.rows} x {options.tokens} tokens: "
         f"{peak():.2f} GB at most ({before:.2f} GB before), {time.perf_counter() - started:.0f} s"

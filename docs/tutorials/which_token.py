@@ -18,7 +18,7 @@
 # owe its English "she" to the French "elle" in *other* verses? Influence, token by token, can say.
 #
 # The network has 1.1 million weights, four blocks and 2,048 pieces of words; it comes with
-# `ppl_bif_models`, and `python -m ppl_bif_models.verses` trains it again in a quarter of an hour.
+# `ppl_bif_models`, and `python -m ppl_bif_models.verses` trains it again in half an hour.
 
 # %%
 import numpy as np
