@@ -126,3 +126,31 @@ def test_only_the_weights_of_adapters_move():
             save_weights=True,
         )  # fmt: skip
     assert set(run["posterior"].data_vars) == {"lora_A", "lora_B"}
+
+
+@pytest.mark.parametrize("size", ["14m", "160m", "2.8b"])
+def test_pythia_has_as_many_weights_as_published(size):
+    from ppl_bif_models.language import pythia
+
+    published = {"14m": 14.07e6, "160m": 162.3e6, "2.8b": 2.775e9}
+    weights = sum(w.numel() for w in pythia(size, device="meta").parameters())
+    assert weights == pytest.approx(published[size], rel=0.01)
+
+
+def test_a_folder_is_loaded_with_its_tokenizer(tmp_path):
+    from tokenizers import Tokenizer, models, pre_tokenizers
+
+    from ppl_bif.text import encode
+    from ppl_bif_models.language import load
+
+    known = Tokenizer(models.WordLevel({"she": 0, "went": 1, "home": 2}, unk_token="she"))
+    known.pre_tokenizer = pre_tokenizers.Whitespace()
+    network = built("llama")
+    network.half().save_pretrained(tmp_path)
+    transformers.PreTrainedTokenizerFast(tokenizer_object=known).save_pretrained(tmp_path)
+    loaded = load(tmp_path)
+    assert next(loaded.network.parameters()).dtype == torch.float32
+    text = encode(loaded.tokenizer, {"a": "she went home"}, length=4)
+    assert text.targets.tolist() == [[1, 2]]
+    with pytest.raises(OSError, match="nowhere"):
+        load(tmp_path / "nowhere")
