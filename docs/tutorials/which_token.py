@@ -185,7 +185,7 @@ fig.suptitle("Mean influence of each word on each, by row", fontsize=11)
 # %%
 from ppl_bif.discoveries import benjamini_hochberg
 
-found = benjamini_hochberg(kept["score"].astype(float), kept["error"].astype(float), 0.05, 128)
+found = benjamini_hochberg(kept["score"].astype(float), kept["error"].astype(float), 0.05, 64)
 for at in range(0, 16, 2):
     print(f"{english[at // 2]:>8}: {found[at].sum():5d} of {found.shape[1]:,} tokens are resolved")
 
