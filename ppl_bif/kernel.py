@@ -28,6 +28,7 @@ __all__ = [
     "check_batch_size",
     "check_temperature",
     "choose_gradient",
+    "fewer_rows",
     "known_precision",
     "spacing",
     "spare_draws",
@@ -55,6 +56,8 @@ COORDINATES = 8192
 ROWS_AT_ONCE, CONVOLVED_AT_ONCE = 1024, 256
 # Of a full gradient, so many rows are held at once.
 ROWS_OF_A_GRADIENT = 2048
+# Of rows of tokens, as many as have so many logits: 128 MB in single precision.
+LOGITS_AT_ONCE = 2**25
 
 
 class Model(Protocol):
@@ -251,6 +254,26 @@ class Kernel(Protocol):
     def bind(self, data: Mapping[str, Batch], *, evaluation_batch_size: int | None) -> Engine:
         """Place the data and make ready to be driven."""
         ...
+
+
+def fewer_rows(usual: int, logits: int) -> int:
+    """Halve the rows that are held at once until they have no more logits than may be.
+
+    Parameters
+    ----------
+    usual
+        Rows where outputs are few.
+    logits
+        Of one row; 0 where outputs are few.
+
+    Examples
+    --------
+    >>> fewer_rows(1024, 0), fewer_rows(1024, 512 * 49_152)
+    (1024, 1)
+    """
+    while usual > 1 and usual * logits > LOGITS_AT_ONCE:
+        usual //= 2
+    return usual
 
 
 def check_batch_size(batch_size: int, rows: int) -> None:

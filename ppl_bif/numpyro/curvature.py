@@ -8,13 +8,14 @@ import jax.numpy as jnp
 from jax import Array
 from jax.flatten_util import ravel_pytree
 
+from ppl_bif.kernel import fewer_rows
 from ppl_bif.numpyro.gradients import Data
 from ppl_bif.numpyro.model import LocalizedModel
 from ppl_bif.numpyro.potential import potential
 
 __all__ = ["hessian_product", "lanczos", "likelihood_curvature", "top_curvature"]
 
-MAX_ROWS = 1024
+LEAST_ROWS, MAX_ROWS = 4, 1024
 
 
 def hessian_product(
@@ -22,9 +23,11 @@ def hessian_product(
 ) -> Callable[[Array], Array]:
     """Return v -> (beta H + gamma I) v at some weights, on flat vectors.
 
-    The Hessian is that of up to 1,024 evenly spread rows, rescaled to all.
+    The Hessian is that of up to 1,024 evenly spread rows, fewer where they have very many logits,
+    rescaled to all.
     """
-    chosen = jnp.linspace(0, data.rows - 1, min(data.rows, MAX_ROWS)).astype(int)
+    most = max(LEAST_ROWS, fewer_rows(MAX_ROWS, model.logits_per_row(data.batch)))
+    chosen = jnp.linspace(0, data.rows - 1, min(data.rows, most)).astype(int)
     flat, unravel = ravel_pytree(dict(weights))
 
     def gradient(at: Array) -> Array:

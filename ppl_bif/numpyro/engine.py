@@ -12,7 +12,7 @@ import numpy as np
 from jax import Array
 
 from ppl_bif.data import Batch, map_arrays, num_rows
-from ppl_bif.kernel import CONVOLVED_AT_ONCE, ROWS_AT_ONCE, Draws
+from ppl_bif.kernel import CONVOLVED_AT_ONCE, ROWS_AT_ONCE, Draws, fewer_rows
 from ppl_bif.numpyro import outside
 from ppl_bif.numpyro.curvature import likelihood_curvature
 from ppl_bif.numpyro.gradients import Data
@@ -39,7 +39,9 @@ class Engine:
         self._convolves = on_cpu and outside.convolves(self.model, self.data["train"])
         self._outside = self._convolves or (on_cpu and outside.is_large(kernel))
         usual = CONVOLVED_AT_ONCE if self._convolves else ROWS_AT_ONCE
-        self.rows_at_once = evaluation_batch_size or usual
+        self.rows_at_once = evaluation_batch_size or fewer_rows(
+            usual, max(map(self.model.logits_per_row, self.data.values()))
+        )
         self.device = str(self.model.device.device_kind)
         self.dtype = str(self.model.dtype)
 

@@ -13,7 +13,7 @@ from jax import Array
 
 from ppl_bif.checks import whole
 from ppl_bif.data import Batch, map_arrays, num_rows
-from ppl_bif.kernel import ROWS_OF_A_GRADIENT, check_batch_size
+from ppl_bif.kernel import ROWS_OF_A_GRADIENT, check_batch_size, fewer_rows
 from ppl_bif.numpyro.model import LocalizedModel
 from ppl_bif.numpyro.noise import noise_of_halves, sketch, squared_distance
 from ppl_bif.numpyro.precision import in_dtype
@@ -145,7 +145,8 @@ class FullBatch(NamedTuple):
         measure: Any = False,
     ) -> Estimate:
         """Compute the gradient."""
-        size = min(self.batch_size or ROWS_OF_A_GRADIENT, data.rows)
+        logits = model.logits_per_row(data.batch)
+        size = min(self.batch_size or fewer_rows(ROWS_OF_A_GRADIENT, logits), data.rows)
         if size == data.rows:
             found, values = _slope(model, weights, data.batch)
         else:

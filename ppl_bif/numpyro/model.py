@@ -173,6 +173,13 @@ class LocalizedModel:
         found = logits(found) if self.likelihood.name in LIKELIHOODS else found
         return found if computed is None else in_dtype(found, self.dtype)
 
+    def logits_per_row(self, batch: Batch) -> int:
+        """Count the logits of a row of tokens; 0 of other likelihoods."""
+        if self.likelihood.name != "tokens":
+            return 0
+        one = map_arrays(lambda a: a[:1], batch)
+        return jax.eval_shape(self.outputs, self.mode, one).size
+
     def log_likelihood(self, weights: Mapping[str, Array], batch: Batch) -> Array:
         """Pointwise log-likelihoods log p_i(w), not tempered, ``(row,)`` or ``(row, token)``."""
         return self.likelihood.pointwise(self.outputs(weights, batch), batch)

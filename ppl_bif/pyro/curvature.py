@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from ppl_bif.kernel import fewer_rows
 from ppl_bif.pyro.chainwise import flatten, over_chains, unflatten
 from ppl_bif.pyro.gradients import Data
 from ppl_bif.pyro.model import LocalizedModel
@@ -13,7 +14,7 @@ from ppl_bif.pyro.potential import potential
 
 __all__ = ["hessian_product", "lanczos", "likelihood_curvature", "top_curvature"]
 
-MAX_ROWS = 1024
+LEAST_ROWS, MAX_ROWS = 4, 1024
 
 
 def hessian_product(
@@ -21,10 +22,12 @@ def hessian_product(
 ) -> Callable[[Tensor], Tensor]:
     """Return v -> (beta H + gamma I) v at some weights, on flat vectors ``(chain, d)``.
 
-    The Hessian is that of up to 1,024 evenly spread rows, rescaled to all.
+    The Hessian is that of up to 1,024 evenly spread rows, fewer where they have very many logits,
+    rescaled to all.
     """
     device = next(iter(weights.values())).device
-    chosen = torch.linspace(0, data.rows - 1, min(data.rows, MAX_ROWS), device=device).long()
+    most = max(LEAST_ROWS, fewer_rows(MAX_ROWS, model.logits_per_row(data.batch)))
+    chosen = torch.linspace(0, data.rows - 1, min(data.rows, most), device=device).long()
 
     def energy(at: Mapping[str, Tensor]) -> Tensor:
         return potential(model, at, *data, chosen)[0]

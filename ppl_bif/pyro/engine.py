@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.utils import _pytree as pytree
 
 from ppl_bif.data import Batch, batches, map_arrays
-from ppl_bif.kernel import CONVOLVED_AT_ONCE, ROWS_AT_ONCE, Draws
+from ppl_bif.kernel import CONVOLVED_AT_ONCE, ROWS_AT_ONCE, Draws, fewer_rows
 from ppl_bif.pyro.chainwise import Chainwise
 from ppl_bif.pyro.curvature import likelihood_curvature
 from ppl_bif.pyro.gradients import Data
@@ -40,7 +40,9 @@ class Engine:
             placed = {name: map_arrays(_channels_last, batch) for name, batch in placed.items()}
         self.train = Data.of(placed["train"])
         usual = CONVOLVED_AT_ONCE if convolves else ROWS_AT_ONCE
-        self.rows_at_once = evaluation_batch_size or usual
+        self.rows_at_once = evaluation_batch_size or fewer_rows(
+            usual, max(map(self.model.logits_per_row, placed.values()))
+        )
         self.data = {
             name: list(batches(batch, self.rows_at_once)) for name, batch in placed.items()
         }

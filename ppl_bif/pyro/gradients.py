@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ppl_bif.checks import whole
 from ppl_bif.data import Batch, map_arrays, num_rows
-from ppl_bif.kernel import ROWS_OF_A_GRADIENT, check_batch_size
+from ppl_bif.kernel import ROWS_OF_A_GRADIENT, check_batch_size, fewer_rows
 from ppl_bif.pyro.chainwise import Chainwise
 from ppl_bif.pyro.model import LocalizedModel
 from ppl_bif.pyro.noise import noise_of_halves, sketch, squared_distance
@@ -190,7 +190,8 @@ class FullBatch(NamedTuple):
         measure: bool = False,
     ) -> Estimate:
         """Compute the gradient."""
-        size = min(self.batch_size or ROWS_OF_A_GRADIENT, data.rows)
+        logits = gradients.model.logits_per_row(data.batch)
+        size = min(self.batch_size or fewer_rows(ROWS_OF_A_GRADIENT, logits), data.rows)
         if size == data.rows:
             found, values = gradients(weights, data)
         else:

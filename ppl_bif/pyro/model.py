@@ -18,7 +18,7 @@ from ppl_bif.checks import (
     check_outputs,
     positive,
 )
-from ppl_bif.data import Batch, digest, inputs, logits, map_arrays, num_rows
+from ppl_bif.data import Batch, digest, inputs, logits, map_arrays, num_rows, target
 from ppl_bif.kernel import as_localization, known_precision
 from ppl_bif.memory import memory_per_row
 from ppl_bif.pyro.likelihoods import as_likelihood
@@ -68,6 +68,7 @@ class LocalizedModel:
         self.frozen: dict[str, Tensor] = self.cast(frozen)
         held = {name: w.cpu().numpy() for name, w in network.weights.items()}
         check_finite_weights(held, self.mode)
+        self._logits: dict[Any, int] = {}
 
     @property
     def num_weights(self) -> int:
@@ -159,6 +160,17 @@ class LocalizedModel:
     def log_likelihood(self, weights: Mapping[str, Tensor], batch: Batch) -> Tensor:
         """Pointwise log-likelihoods log p_i(w), not tempered, ``(row,)`` or ``(row, token)``."""
         return self.likelihood.pointwise(self.outputs(weights, batch), batch)
+
+    def logits_per_row(self, batch: Batch) -> int:
+        """Count the logits of a row of tokens, by running one; 0 of other likelihoods."""
+        if self.likelihood.name != "tokens":
+            return 0
+        shape = target(batch).shape[1:]
+        if shape not in self._logits:
+            one = map_arrays(lambda a: torch.as_tensor(a[:1], device=self.device), batch)
+            with torch.no_grad():
+                self._logits[shape] = self.outputs(self.mode, one).numel()
+        return self._logits[shape]
 
     def check(self, batch: Batch, name: str) -> None:
         """Raise ValueError where a batch does not fit the network and the likelihood."""

@@ -154,3 +154,24 @@ def test_a_folder_is_loaded_with_its_tokenizer(tmp_path):
     assert text.targets.tolist() == [[1, 2]]
     with pytest.raises(OSError, match="nowhere"):
         load(tmp_path / "nowhere")
+
+
+def test_rows_are_scored_so_many_at_a_time_as_their_logits_allow(monkeypatch):
+    from ppl_bif import kernel
+
+    train, query = batch(IDS[:6]), batch(QUERY)
+    plain = sampled(built("llama"), train, query)
+    # Two rows of 7 tokens and 40 logits.
+    monkeypatch.setattr(kernel, "LOGITS_AT_ONCE", 2 * 7 * 40)
+    model = localize(built("llama"), likelihood="tokens", localization=1e4)
+    assert model.logits_per_row(train) == 7 * 40
+    assert (
+        model.make_kernel("SGLD", batch_size=4)
+        .bind({"train": train, "query": query}, evaluation_batch_size=None)
+        .rows_at_once
+        == 2
+    )
+    found = sampled(built("llama"), train, query)
+    for name in ("train_obs", "query_obs"):
+        values = (run["log_likelihood"][name].values for run in (found, plain))
+        np.testing.assert_allclose(*values, atol=2e-5)
