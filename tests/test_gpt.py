@@ -3,7 +3,6 @@
 import numpy as np
 import pytest
 
-import ppl_bif as bif
 from ppl_bif_models import verses
 from ppl_bif_models.gpt_recipe import Shape
 
@@ -61,15 +60,14 @@ def test_backends_score_the_same_tokens(known):
         pyro.localize(in_torch(SMALL), **settings),
         numpyro.localize(gpt_flax.with_weights(SMALL, known[0]), **settings),
     ]
+    import torch
+
     batch = IDS[:, :-1], IDS[:, 1:]
-    losses = []
-    for model in models:
-        kernel = model.make_kernel("SGLD", step_size=1e-4, batch_size=3)
-        run = bif.sample(kernel, train=batch, query=batch, chains=2, draws=20, warmup=5)
-        losses.append(run["constant_data"]["train_loss_at_mode"].values)
-        scores = bif.influence(run, by="token", kind="correlation")
-        assert np.diagonal(scores["influence"]) == pytest.approx(1, abs=1e-5)
-    np.testing.assert_allclose(*losses, atol=2e-6)
+    with torch.no_grad():
+        one = models[0].log_likelihood(models[0].mode, tuple(map(torch.from_numpy, batch)))
+    other = models[1].log_likelihood(models[1].mode, batch)
+    assert one.shape == (3, 8)
+    np.testing.assert_allclose(other, one, atol=2e-6)
 
 
 @pytest.mark.pyro
