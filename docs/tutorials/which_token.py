@@ -176,7 +176,7 @@ for panel, matrix, asked_words, taught in zip(
     panel.set_yticks(range(8), asked_words)
     panel.set_xlabel("training tokens")
     panel.set_ylabel("query tokens, of verses never seen")
-fig.suptitle("Mean influence of each word on each, by row", fontsize=11)
+_ = fig.suptitle("Mean influence of each word on each, by row", fontsize=11)
 
 # %% [markdown]
 # The diagonal is the dictionary that the model has learned. Single tokens are another matter: what
