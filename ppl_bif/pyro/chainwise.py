@@ -22,8 +22,9 @@ class Chainwise:
     One chain alone is called as it is, so that networks which ``vmap`` cannot map, and networks
     that fill the device, still run. Several are mapped by ``vmap``, or go one by one, and traced
     once for each set of shapes into a graph of tensor operations: Pyro's handlers, which are most
-    of the time of a small network, then run only while tracing. Branches on the values of weights,
-    which a trace would get wrong, are refused by ``vmap`` and by the tracer.
+    of the time of a small network, then run only while tracing. A function that branches on values,
+    which a trace would get wrong, is not traced; one that branches on weights, which ``vmap``
+    cannot map, is refused by it.
 
     Parameters
     ----------

@@ -190,21 +190,33 @@ def test_networks_that_view_what_convolutions_give(data):
         bif.sample(kernel, train=(x, data[1]), query=(x, data[1]), draws=4, warmup=0, chains=chains)
 
 
-def test_branches_on_weights_are_refused_where_a_trace_would_get_them_wrong(data):
+def test_branches_on_weights_are_followed_where_a_trace_would_get_them_wrong(data):
     class Branching(nn.Module):
         def __init__(self):
             super().__init__()
             self.inner = convolving()
+            with torch.no_grad():
+                self.inner[0].weight -= self.inner[0].weight.mean()
 
         def forward(self, x):
             return self.inner(x) if self.inner[0].weight.sum() > 0 else -self.inner(x)
 
-    x = np.zeros((24, 1, 6, 6), np.float32)
-    kernel = SGLD(localize(Branching(), likelihood="categorical"), batch_size=8, step_size=1e-3)
-    settings = {"train": (x, data[1]), "query": (x, data[1]), "draws": 4, "warmup": 0}
-    with pytest.raises(RuntimeError, match="data-dependent"):
-        bif.sample(kernel, **settings)
-    bif.sample(kernel, **settings, chain_method="sequential")
+    x = np.random.default_rng(0).normal(size=(24, 1, 6, 6)).astype(np.float32)
+    network = Branching()
+    kernel = SGLD(localize(network, likelihood="categorical"), batch_size=8, step_size=1e-3)
+    settings = {"train": (x, data[1]), "query": (x, data[1]), "draws": 4, "save_weights": True}
+    run = bif.sample(kernel, **settings, warmup=0)
+    weights = {n: torch.from_numpy(run["posterior"][n].values) for n in run["posterior"].data_vars}
+    ways, labels = set(), torch.as_tensor(data[1])
+    for chain, draw in np.ndindex(*weights["inner.0.weight"].shape[:2]):
+        network.load_state_dict({name: w[chain, draw] for name, w in weights.items()})
+        ways.add(bool(network.inner[0].weight.sum() > 0))
+        with torch.no_grad():
+            logits = network(torch.from_numpy(x))
+        expected = -torch.nn.functional.cross_entropy(logits, labels, reduction="none")
+        found = run["log_likelihood"]["train_obs"].values[chain, draw]
+        np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
+    assert ways == {True, False}
 
 
 @pytest.mark.parametrize(
