@@ -12,6 +12,8 @@ collect_ignore_glob = [
 ]
 # They import what not everybody has, and what warns as it is imported.
 collect_ignore = ["ppl_bif/doors/dattri.py", "ppl_bif/doors/quanda.py"]
+if find_spec("tokenizers") is None:
+    collect_ignore.append("ppl_bif/text.py")
 
 
 def pytest_collection_modifyitems(items):
