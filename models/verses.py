@@ -29,6 +29,7 @@ __all__ = [
     "encoded",
     "excerpt",
     "load",
+    "network",
     "part",
     "tokenizer",
     "weights",
@@ -98,6 +99,17 @@ def weights() -> dict[str, np.ndarray]:
     """Load the trained weights, by the names of :class:`ppl_bif_models.gpt_torch.GPT`."""
     with np.load(DATA / "weights.npz") as stored:
         return {name: stored[name].astype(np.float32) for name in stored.files}
+
+
+def network() -> Any:
+    """Load the trained GPT in PyTorch, in evaluation mode."""
+    import torch
+
+    from ppl_bif_models.gpt_torch import gpt
+
+    found = gpt(SHAPE)
+    found.load_state_dict({name: torch.from_numpy(w) for name, w in weights().items()})
+    return found.eval()
 
 
 def encoded(verses: Sequence[Verse]) -> Text:

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from ppl_bif.data import Batch, arrays, inputs, map_arrays, target
+from ppl_bif.text import IGNORED
 
 __all__ = [
     "check_compute_dtype",
@@ -89,7 +90,7 @@ def _dims(shape: tuple[int, ...]) -> str:
 
 def _check_shifted(y: np.ndarray, batch: Batch, name: str) -> None:
     """Refuse targets that repeat the inputs, as the networks of Hugging Face take them."""
-    counted = y != -100
+    counted = y != IGNORED
     args, kwargs = inputs(batch)
     for given in (*args, *kwargs.values()):
         same = np.shape(given) == y.shape and counted.sum() > 1
@@ -120,7 +121,7 @@ def _check_classes(likelihood: str, outputs: tuple[int, ...], batch: Batch, name
         )
     if likelihood == "tokens":
         _check_shifted(y, batch, name)
-    known = y[y != -100] if likelihood == "tokens" else y
+    known = y[y != IGNORED] if likelihood == "tokens" else y
     if known.size and (known.min() < 0 or known.max() >= outputs[-1]):
         raise ValueError(
             f"{name} targets must lie in 0 ... {outputs[-1] - 1}, as the network has "

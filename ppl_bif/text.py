@@ -173,15 +173,14 @@ def _rows(
     predicted[0] = False
     if not predicted.any():
         raise ValueError(f"no token of document {name!r} counts: see its ranges {counted}")
-    begin = 0
     for number, first in enumerate(range(0, max(1, len(ids) - 1 - overlap), length - overlap)):
         stop = min(first + length, len(ids) - 1)
         places = np.arange(first + 1, stop + 1)
         counts = predicted[places] & ((number == 0) | (np.arange(len(places)) >= overlap))
         if not counts.any():
             continue
-        end = int(offsets[places, 1].max(initial=begin))
         begin = int(offsets[first, 0])
+        end = int(offsets[places, 1].max(initial=begin))
         yield _Row(
             f"{name}#{number}" if len(ids) - 1 > length else name,
             name,

@@ -233,13 +233,10 @@ def _spans(known: _Known, spans: Sequence[Span]) -> Units:
             f"and pass constant_data=rows.constant({known.side!r})"
         )
     start, stop = (values.ravel() for values in places)
-    documents = np.repeat(known.documents, known.length)
+    documents, counted = np.repeat(known.documents, known.length), known.counted.ravel()
     inside = [
         np.flatnonzero(
-            known.counted.ravel()
-            & (documents == span.document)
-            & (stop > span.start)
-            & (start < span.stop)
+            counted & (documents == span.document) & (stop > span.start) & (start < span.stop)
         )
         for span in spans
     ]

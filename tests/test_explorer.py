@@ -10,8 +10,8 @@ import xarray as xr
 import ppl_bif as bif
 from ppl_bif.explorer import write_explorer
 from ppl_bif.schema import inference_data
-from ppl_bif.text import IGNORED, encode
-from tests.test_tokens import Words
+from ppl_bif.text import encode
+from tests.words import Words, run_of
 
 WORDS = [
     "she",
@@ -23,34 +23,18 @@ WORDS = [
 ]
 
 
-class Spaced(Words):
-    """A tokenizer of these words."""
-
-    def encode(self, text):
-        at, offsets = 0, []
-        for word in text.split(" "):
-            offsets.append((at, at + len(word)))
-            at += len(word) + 1
-        ids = [WORDS.index(word) for word in text.split(" ")]
-        return type("Encoding", (), {"ids": ids, "offsets": offsets})
-
-
 def make(sides, draws=400):
     """Make a run in which equal words move together."""
     rng = np.random.default_rng(0)
     words = rng.normal(size=(2, draws, len(WORDS)))
-    groups, constant = {}, {}
-    for side, texts in sides.items():
-        rows = encode(Spaced(), texts, length=16)
-        values = words[:, :, rows.targets.clip(0)] + rng.normal(
-            size=(2, draws, *rows.targets.shape)
-        )
-        dims = ("chain", "draw", side, f"{side}_token")
-        values = np.where(rows.targets == IGNORED, 0.0, values)
-        groups[f"{side}_obs"] = xr.DataArray(values, dims=dims, coords={side: rows.ids})
-        constant |= rows.constant(side) | {f"{side}_target": ((side, dims[3]), rows.targets)}
-    known = {"log_likelihood": xr.Dataset(groups), "constant_data": xr.Dataset(constant)}
-    return inference_data(known, {"inverse_temperature": 1.0})
+
+    def values_of(rows):
+        noise = rng.normal(size=(2, draws, *rows.targets.shape))
+        return words[:, :, rows.targets.clip(0)] + noise
+
+    tokenizer = Words(WORDS)
+    rows = {side: encode(tokenizer, texts, length=16) for side, texts in sides.items()}
+    return run_of(rows, values_of)
 
 
 @pytest.fixture(scope="module")

@@ -10,14 +10,10 @@ SMALL = Shape(vocabulary=30, context=12, width=16, layers=2, heads=2)
 IDS = np.random.default_rng(0).integers(30, size=(3, 9))
 
 
-def in_torch(shape, weights=None):
-    torch = pytest.importorskip("torch")
+def in_torch(shape):
     from ppl_bif_models.gpt_torch import gpt
 
-    network = gpt(shape, seed=1)
-    if weights is not None:
-        network.load_state_dict({k: torch.from_numpy(v) for k, v in weights.items()})
-    return network.eval()
+    return gpt(shape, seed=1).eval()
 
 
 @pytest.fixture(scope="module")
@@ -117,7 +113,7 @@ def test_trained_weights_know_both_languages():
     from torch.nn.functional import cross_entropy
 
     text = verses.encoded([v for v in verses.excerpt() if verses.part(v) == verses.KEPT][:200])
-    network = in_torch(verses.SHAPE, verses.weights())
+    network = verses.network()
     x, y = (torch.from_numpy(part) for part in text.batch)
     with torch.no_grad():
         loss = float(cross_entropy(network(x).flatten(0, 1), y.flatten(), ignore_index=-100))

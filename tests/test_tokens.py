@@ -9,24 +9,11 @@ from hypothesis import strategies as st
 import ppl_bif as bif
 from ppl_bif.schema import inference_data
 from ppl_bif.text import IGNORED, encode
+from tests.words import Words, run_of
 
 WORDS = ["in", "the", "beginning", "god", "created", "heavens", "and", "earth", "was", "without"]
 WORDS += ["form", "void"]
-
-
-class Words:
-    """A tokenizer of words, as ``tokenizers.Tokenizer`` answers."""
-
-    def encode_batch(self, texts):
-        return [self.encode(text) for text in texts]
-
-    def encode(self, text):
-        at, offsets = 0, []
-        for word in text.split(" "):
-            offsets.append((at, at + len(word)))
-            at += len(word) + 1
-        ids = [WORDS.index(word) for word in text.split(" ")]
-        return type("Encoding", (), {"ids": ids, "offsets": offsets})
+TOKENIZER = Words(WORDS)
 
 
 TEXTS = {
@@ -36,29 +23,22 @@ TEXTS = {
 }
 
 
-def run(text, query, *, chains=2, draws=2000, seed=0):
+def run(text, query):
     """Make a run with these rows, of noise that hangs together."""
-    rng = np.random.default_rng(seed)
-    common = rng.normal(size=(chains, draws, 1, 1))
-    groups, constant = {}, {}
-    for side, rows in {"train": text, "query": query}.items():
-        values = common + rng.normal(size=(chains, draws, *rows.targets.shape))
-        values = np.where(rows.targets == IGNORED, 0.0, values)
-        dims = ("chain", "draw", side, f"{side}_token")
-        groups[f"{side}_obs"] = xr.DataArray(values, dims=dims, coords={side: rows.ids})
-        constant |= rows.constant(side) | {f"{side}_target": ((side, dims[3]), rows.targets)}
-    known = {"log_likelihood": xr.Dataset(groups), "constant_data": xr.Dataset(constant)}
-    return inference_data(known, {"inverse_temperature": 3.0})
+    rng = np.random.default_rng(0)
+    common = rng.normal(size=(2, 2000, 1, 1))
+    sides = {"train": text, "query": query}
+    return run_of(sides, lambda rows: common + rng.normal(size=(2, 2000, *rows.targets.shape)), 3.0)
 
 
 @pytest.fixture(scope="module")
 def text():
-    return encode(Words(), TEXTS, length=4)
+    return encode(TOKENIZER, TEXTS, length=4)
 
 
 @pytest.fixture(scope="module")
 def idata(text):
-    return run(text, encode(Words(), {"q": TEXTS["b"]}, length=8))
+    return run(text, encode(TOKENIZER, {"q": TEXTS["b"]}, length=8))
 
 
 def series(idata, side):
@@ -143,7 +123,7 @@ def test_what_has_no_tokens_is_refused(idata):
 )
 def test_each_token_of_a_document_is_predicted_once(words, length, overlap):
     overlap %= length
-    text = encode(Words(), {"d": " ".join(words)}, length=length, overlap=overlap)
+    text = encode(TOKENIZER, {"d": " ".join(words)}, length=length, overlap=overlap)
     counted = text.targets != IGNORED
     assert text.targets[counted].tolist() == [WORDS.index(word) for word in words[1:]]
     whole = " ".join(words)
@@ -160,11 +140,11 @@ def test_each_token_of_a_document_is_predicted_once(words, length, overlap):
 
 def test_only_the_response_counts():
     asked = {"q": "god created the earth", "r": "the earth was void"}
-    text = encode(Words(), asked, length=8, counted={"q": [(12, 99)]})
+    text = encode(TOKENIZER, asked, length=8, counted={"q": [(12, 99)]})
     assert (text.targets != IGNORED).sum(axis=1).tolist() == [2, 3]
     with pytest.raises(ValueError, match="not there"):
-        encode(Words(), asked, length=8, counted={"x": [(0, 1)]})
+        encode(TOKENIZER, asked, length=8, counted={"x": [(0, 1)]})
     with pytest.raises(ValueError, match="no token of document 'q' counts"):
-        encode(Words(), asked, length=8, counted={"q": [(50, 60)]})
+        encode(TOKENIZER, asked, length=8, counted={"q": [(50, 60)]})
     with pytest.raises(ValueError, match="overlap must lie between"):
-        encode(Words(), asked, length=2, overlap=2)
+        encode(TOKENIZER, asked, length=2, overlap=2)

@@ -11,14 +11,14 @@ import numpy as np
 
 import ppl_bif as bif
 from benchmarks.tokens import pairs
-from benchmarks.tokens.sample import QUERY, TRAIN
+from benchmarks.tokens.sample import sides
 
 TARGET = Path(__file__).parents[2] / "docs" / "data" / "verses" / "scores.npz"
 
 
 def main() -> None:
     """Pool runs, and write the file."""
-    train, query = (pairs.chosen(n, unseen=u) for n, u in ((TRAIN, False), (QUERY, True)))
+    train, query = sides()
     words, asked = pairs.words(train), pairs.words(query)
     runs = [
         bif.influence(bif.open_store(store), by="token", kind="correlation")

@@ -17,8 +17,9 @@ from torch.nn.functional import cross_entropy, normalize
 
 import ppl_bif as bif
 from benchmarks.tokens import pairs
-from benchmarks.tokens.sample import QUERY, TRAIN, network
+from benchmarks.tokens.sample import QUERY, TRAIN, sides
 from ppl_bif.evaluation.ranks import resamples
+from ppl_bif_models import verses
 
 RESULTS = Path(__file__).parent / "results.jsonl"
 RESAMPLES = 500
@@ -31,19 +32,19 @@ def main() -> None:
     parser.add_argument("--name", default="BIF correlation, blocks, ratio 1")
     options = parser.parse_args()
     torch.set_num_threads(1)
-    train, query = (pairs.chosen(n, unseen=u) for n, u in ((TRAIN, False), (QUERY, True)))
-    sides = pairs.words(train), pairs.words(query)
+    train, query = sides()
+    words = pairs.words(train), pairs.words(query)
     runs = [correlations(bif.open_store(store)) for store in options.stores]
     pooled = np.mean([run[0] for run in runs], axis=0)
-    methods = {options.name: pooled}
     if len(runs) > 1:
-        report_agreement([run[0] for run in runs], *sides)
-    rng = np.random.default_rng(0)
-    methods["the same, query tokens shuffled"] = pooled[rng.permutation(len(pooled))]
-    methods |= baselines(train, query, *sides)
-    lines = [
-        line(name, score, *sides, sum(run[1] for run in runs)) for name, score in methods.items()
-    ]
+        report_agreement([run[0] for run in runs], *words)
+    shuffled = pooled[np.random.default_rng(0).permutation(len(pooled))]
+    sampled = {options.name: pooled, "the same, query tokens shuffled": shuffled}
+    draws = sum(run[1] for run in runs)
+    lines = [line(name, score, *words, draws) for name, score in sampled.items()]
+    # These are of the trained weights alone.
+    others = baselines(train, query, *words)
+    lines += [line(name, score, *words, 0) for name, score in others.items()]
     with RESULTS.open("a") as file:
         for one in lines:
             print(one)
@@ -104,7 +105,7 @@ def baselines(
     train: Any, query: Any, words: pairs.Words, asked: pairs.Words
 ) -> dict[str, np.ndarray]:
     """Score by what needs no draws, ``(query, train)``."""
-    net = network().requires_grad_(False)
+    net = verses.network().requires_grad_(False)
     x, xq = torch.from_numpy(train.inputs), torch.from_numpy(query.inputs)
     with torch.no_grad():
         hidden = [net.norm(net.hidden(ids)[-1]) for ids in (xq, x)]

@@ -14,8 +14,8 @@ import torch
 import ppl_bif as bif
 from benchmarks.tokens import pairs
 from ppl_bif.pyro import UnderdampedLangevin, localize
+from ppl_bif.text import Text
 from ppl_bif_models import verses
-from ppl_bif_models.gpt_torch import gpt
 
 TRAIN, QUERY = 120, 48
 # The top eigenvalue of the Hessian of the summed loss, in the blocks and in all weights.
@@ -35,7 +35,7 @@ def main() -> None:
     parser.add_argument("--localization", type=float, default=1e4)
     options = parser.parse_args()
     torch.set_num_threads(1)
-    train, query = (pairs.chosen(n, unseen=u) for n, u in ((TRAIN, False), (QUERY, True)))
+    train, query = sides()
     started = time.perf_counter()
     run = bif.sample(
         kernel(options.sites, options.ratio, options.localization),
@@ -54,17 +54,15 @@ def main() -> None:
     print(f"{time.perf_counter() - started:.0f} s", run.attrs["tuning"])
 
 
-def network() -> torch.nn.Module:
-    """Load the trained GPT."""
-    found = gpt(verses.SHAPE)
-    found.load_state_dict({name: torch.from_numpy(w) for name, w in verses.weights().items()})
-    return found.eval()
+def sides() -> tuple[Text, Text]:
+    """Choose the verses that are attributed to, and those that are explained."""
+    return pairs.chosen(TRAIN, unseen=False), pairs.chosen(QUERY, unseen=True)
 
 
 def kernel(sites: str, ratio: float, localization: float) -> Any:
     """Localize the GPT, and choose how it is sampled."""
     model = localize(
-        network(),
+        verses.network(),
         likelihood="tokens",
         sites=sites,
         localization=localization,

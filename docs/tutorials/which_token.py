@@ -28,13 +28,9 @@ from matplotlib import pyplot as plt
 import ppl_bif as bif
 from ppl_bif.pyro import UnderdampedLangevin, localize
 from ppl_bif_models import verses
-from ppl_bif_models.gpt_torch import gpt
 
 torch.set_num_threads(1)
-network = gpt(verses.SHAPE)
-network.load_state_dict({k: torch.from_numpy(w) for k, w in verses.weights().items()})
-network.eval()
-
+network = verses.network()
 some = verses.excerpt()
 print(verses.document(some[3]))
 

@@ -16,6 +16,7 @@ import xarray as xr
 
 from ppl_bif.explorer.sides import side_of
 from ppl_bif.ranking import discovered
+from ppl_bif.report.pages import page_path, write_page
 from ppl_bif.schema import group, root_attrs
 from ppl_bif.scores import influence
 
@@ -79,9 +80,7 @@ def write_explorer(
     --------
     ``write_explorer(idata, "page.html")``, or ``ppl-bif report RUN --html page.html``.
     """
-    path = Path(path)
-    if path.is_dir():
-        raise ValueError(f"{path} is a folder: name the HTML file to write, such as page.html")
+    path = page_path(path, "page.html")
     likelihood = group(idata, "log_likelihood")
     dims = set() if likelihood is None else set(likelihood.dims)
     by = {side: "token" if f"{side}_token" in dims else "sequence" for side in ("train", "query")}
@@ -102,9 +101,7 @@ def write_explorer(
         **_packed(scores.isel(query=slice(shown.units)).compute()),
         "about": _about(idata, scores),
     }
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(_page(content), encoding="utf-8")
-    return path
+    return write_page(path, _page(content))
 
 
 def _packed(scores: xr.Dataset) -> dict[str, Any]:

@@ -145,8 +145,8 @@ class FullBatch(NamedTuple):
         measure: Any = False,
     ) -> Estimate:
         """Compute the gradient."""
-        logits = model.logits_per_row(data.batch)
-        size = min(self.batch_size or fewer_rows(ROWS_OF_A_GRADIENT, logits), data.rows)
+        size = self.batch_size or fewer_rows(ROWS_OF_A_GRADIENT, model.logits_per_row(data.batch))
+        size = min(size, data.rows)
         if size == data.rows:
             found, values = _slope(model, weights, data.batch)
         else:

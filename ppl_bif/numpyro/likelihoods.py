@@ -10,10 +10,9 @@ from jax import Array
 from ppl_bif.checks import LIKELIHOODS
 from ppl_bif.data import Batch, target
 from ppl_bif.signatures import describe, num_arguments
+from ppl_bif.text import IGNORED
 
 __all__ = ["Likelihood", "as_likelihood"]
-
-IGNORED = -100
 
 
 class Likelihood(NamedTuple):

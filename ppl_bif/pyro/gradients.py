@@ -190,8 +190,10 @@ class FullBatch(NamedTuple):
         measure: bool = False,
     ) -> Estimate:
         """Compute the gradient."""
-        logits = gradients.model.logits_per_row(data.batch)
-        size = min(self.batch_size or fewer_rows(ROWS_OF_A_GRADIENT, logits), data.rows)
+        size = self.batch_size or fewer_rows(
+            ROWS_OF_A_GRADIENT, gradients.model.logits_per_row(data.batch)
+        )
+        size = min(size, data.rows)
         if size == data.rows:
             found, values = gradients(weights, data)
         else:

@@ -15,6 +15,7 @@ from ppl_bif.plots.captions import reading
 from ppl_bif.plots.choose import best_of
 from ppl_bif.report.advice import VERDICTS, next_steps, settings
 from ppl_bif.report.cards import query_cards
+from ppl_bif.report.pages import page_path, write_page
 from ppl_bif.report.pictures import panel_pictures
 from ppl_bif.schema import group, root_attrs
 from ppl_bif.scores import influence
@@ -73,15 +74,11 @@ def write_report(idata: Any, path: str | Path, *, queries: Any = None, k: int = 
     >>> "<!doctype html>" in page
     True
     """
-    path = Path(path)
-    if path.is_dir():
-        raise ValueError(f"{path} is a folder: name the HTML file to write, such as report.html")
+    path = page_path(path, "report.html")
     check, scores = diagnose(idata, verbose=False), influence(idata)
     best = best_of(scores, queries, k, first=MOST_QUERIES)
     page = _environment().get_template("template.html").render(**_content(idata, check, best))
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(page, encoding="utf-8")
-    return path
+    return write_page(path, page)
 
 
 def _environment() -> Environment:

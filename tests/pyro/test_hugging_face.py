@@ -4,13 +4,12 @@ import warnings
 
 import numpy as np
 import pytest
+import torch
 
 import ppl_bif as bif
+from ppl_bif.pyro import SGLD, localize
 
-torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
-
-from ppl_bif.pyro import SGLD, localize  # noqa: E402
 
 SIZE = {
     "vocab_size": 40,
