@@ -66,15 +66,17 @@ $(VENV312)/.stamp: pyproject.toml constraints-312.txt
 	$(BIN312)/pip install --quiet -c constraints-312.txt -e '.[numpyro,plots,demo,test]'
 	touch $@
 
-# What holds kernels and estimators against truth, and runs that are killed: ArviZ has no part in
-# it, and one Python is enough.
-TRUTH := test_kernels test_stationary test_nuts test_damped_limit test_coverage test_calibration \
-	test_copula test_absurd test_packing test_faults test_evaluation numpyro/test_large \
-	numpyro/test_sharded
+# What holds kernels and estimators against truth, runs that are killed or spread out, and networks:
+# ArviZ has no part in it, and one Python is enough.
+ONCE := test_kernels test_stationary test_nuts test_damped_limit test_coverage test_calibration \
+	test_copula test_covariance test_shrinkage test_noise test_absurd test_packing test_precision \
+	test_faults test_fuzz test_cluster test_costs test_evaluation test_models test_gpt \
+	test_bench_gpu test_bench_search numpyro/test_large numpyro/test_sharded numpyro/test_network \
+	numpyro/test_blackjax
 
 test-jax312: $(VENV312)/.stamp  ## the JAX part on Python 3.12 and ArviZ 1.x, without torch
 	$(BIN312)/python -c 'import importlib.util as u, sys; sys.exit(u.find_spec("torch") and "torch is installed in $(VENV312)")'
-	$(ONE_THREAD) $(BIN312)/pytest -n $(WORKERS) $(TRUTH:%=--ignore=tests/%.py)
+	$(ONE_THREAD) $(BIN312)/pytest -n $(WORKERS) $(ONCE:%=--ignore=tests/%.py)
 
 # JAX with CUDA comes beside what the other targets have; without it the row in JAX fails, and says so.
 JAX_CUDA ?= jax[cuda12]

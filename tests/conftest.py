@@ -18,6 +18,10 @@ atexit.register(shutil.rmtree, COMPILED, ignore_errors=True)
 os.environ["JAX_COMPILATION_CACHE_DIR"] = COMPILED
 os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.1"
 
+# These draw so much that it pays to compile well; elsewhere compiling is what takes the time.
+LONG = ("backends_agree", "calibration", "coverage", "damped_limit", "nuts", "stationary")
+QUICK = "jax_disable_most_optimizations"
+
 # The same examples each time, and no limit that a busy machine would break.
 settings.register_profile("suite", deadline=None, derandomize=True, max_examples=50)
 settings.load_profile("suite")
@@ -30,8 +34,15 @@ def backend(request):
 
 
 @pytest.fixture(scope="module", autouse=True)
-def _programs():
-    """Let go of what JAX compiled: each program holds memory maps, of which Linux gives 65,530."""
+def _programs(request):
+    """Compile well or quickly, also in processes of a test, and let go of what was compiled.
+
+    Each program of JAX holds memory maps, of which Linux gives 65,530.
+    """
+    quick = request.path.stem.removeprefix("test_") not in LONG
+    os.environ[QUICK.upper()] = str(quick)
+    if "jax" in sys.modules:
+        sys.modules["jax"].config.update(QUICK, quick)
     yield
     if "jax" in sys.modules:
         sys.modules["jax"].clear_caches()

@@ -9,11 +9,15 @@ from torch import nn
 from torch.nn.functional import cross_entropy
 
 from benchmarks.lds.tasks import Task, rows_of
-from ppl_bif_models import resnet9_torch
+from ppl_bif.text import IGNORED
+from ppl_bif_models import gpt_torch, resnet9_torch
+from ppl_bif_models.gpt_recipe import Shape
 
 EPOCHS, BATCH, STEP, MOMENTUM, DECAY = 30, 64, 0.05, 0.9, 1e-3
 RESNET_WIDTH = 32
 HALF_FROM = 10**6
+GPT = Shape(vocabulary=2048, context=48, width=48, layers=2)
+GPT_EPOCHS, GPT_BATCH = 30, 32
 
 
 def mlp(width: int = 64) -> nn.Sequential:
@@ -46,22 +50,27 @@ def _cifar_resnet9() -> nn.Sequential:
     return resnet9_torch.resnet9(torch.initial_seed(), width=RESNET_WIDTH)
 
 
-NETWORKS: dict[str, Callable[[], nn.Sequential]] = {
+def _verses_gpt() -> gpt_torch.GPT:
+    return gpt_torch.gpt(GPT, torch.initial_seed())
+
+
+NETWORKS: dict[str, Callable[[], nn.Module]] = {
     "digits_mlp": mlp,
     "digits_cnn": _digits_cnn,
     "fashion_cnn": _fashion_cnn,
     "cifar_resnet9": _cifar_resnet9,
+    "verses_gpt": _verses_gpt,
 }
 
 
-def build(name: str, seed: int = 0) -> nn.Sequential:
+def build(name: str, seed: int = 0) -> nn.Module:
     """Return a task's network before training, its weights drawn from the seed."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return NETWORKS[name]()
 
 
-def trained(task: Task, seed: int = 0, device: str = "cpu") -> nn.Sequential:
+def trained(task: Task, seed: int = 0, device: str = "cpu") -> nn.Module:
     """Return a task's network with its stored weights, or trained from a seed that has none."""
     if seed >= len(task.weights):
         return fit(task.name, *task.train, seed, device).to(device)
@@ -70,15 +79,18 @@ def trained(task: Task, seed: int = 0, device: str = "cpu") -> nn.Sequential:
     return network.eval().to(device)
 
 
-def fit(name: str, x: np.ndarray, y: np.ndarray, seed: int, device: str = "cpu") -> nn.Sequential:
+def fit(name: str, x: np.ndarray, y: np.ndarray, seed: int, device: str = "cpu") -> nn.Module:
     """Train by the recipe of the task."""
     network = build(name, seed)
     if name == "cifar_resnet9":
         return resnet9_torch.train(network, x, y, seed=1_000 + seed, device=device)
+    if name == "verses_gpt":
+        order = 1_000 + seed
+        return gpt_torch.train(network, x, y, epochs=GPT_EPOCHS, batch=GPT_BATCH, seed=order)
     return _plainly(network, x, y, seed)
 
 
-def _plainly(network: nn.Sequential, x: np.ndarray, y: np.ndarray, seed: int) -> nn.Sequential:
+def _plainly(network: nn.Module, x: np.ndarray, y: np.ndarray, seed: int) -> nn.Module:
     """Train by SGD with momentum and weight decay, the step falling to 0 over 30 epochs."""
     images, classes = torch.from_numpy(x), torch.from_numpy(y)
     optimizer = torch.optim.SGD(
@@ -110,16 +122,16 @@ class Retraining(NamedTuple):
 
 
 def losses(network: nn.Module, x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """Cross-entropy of each row, ``(row,)``."""
+    """Cross-entropy of each row, ``(row,)``, of tokens summed."""
     with torch.no_grad():
         logits = network(torch.from_numpy(x)).double()
-    return cross_entropy(logits, torch.from_numpy(y), reduction="none").float().numpy()
+    return each_loss(logits, torch.from_numpy(y)).float().numpy()
 
 
-def accuracy(network: nn.Module, x: np.ndarray, y: np.ndarray) -> float:
-    """Share of rows whose class has the largest logit."""
-    with torch.no_grad():
-        return float((network(torch.from_numpy(x)).argmax(dim=1).numpy() == y).mean())
+def each_loss(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    """Cross-entropy of each row, whose logits are ``(row, [token,] class)``."""
+    each = cross_entropy(logits.movedim(-1, 1), labels, reduction="none", ignore_index=IGNORED)
+    return each.reshape(len(each), -1).sum(dim=1)
 
 
 def arrays(network: nn.Module) -> dict[str, np.ndarray]:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import xarray as xr
 
 import ppl_bif as bif
 from benchmarks.lds import tasks
@@ -54,7 +55,8 @@ def main() -> None:
 
 def localized(task: tasks.Task, backend: str, settings: dict[str, Any], device: str = "cpu") -> Any:
     """Localize a task's network, trained from seed 0."""
-    settings = {"likelihood": "categorical", **settings}
+    tokens = task.train[1].ndim > 1
+    settings = {"likelihood": "tokens" if tokens else "categorical", **settings}
     if backend == "pyro":
         import torch
 
@@ -77,7 +79,7 @@ def keep(task: tasks.Task, model: Any, name: str, **settings: Any) -> None:
     start = time.perf_counter()
     run = bif.sample(model, train=task.train, query=task.query, progress=False, **settings)
     seconds = time.perf_counter() - start
-    traces = run["log_likelihood"]
+    traces = run["log_likelihood"].map(rowwise)
     attrs = {k: v for k, v in run.attrs.items() if not isinstance(v, np.ndarray)}
     np.savez(
         RUNS / f"{name}.npz",
@@ -87,6 +89,11 @@ def keep(task: tasks.Task, model: Any, name: str, **settings: Any) -> None:
         attrs=json.dumps(attrs, default=str),
     )
     print(f"{name}: {seconds:.0f} s", *attrs["tuning"], *attrs["notes"], sep="\n  ", flush=True)
+
+
+def rowwise(series: xr.DataArray) -> xr.DataArray:
+    """Sum the tokens of a row."""
+    return series.sum([d for d in series.dims if str(d).endswith("_token")])
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ from torch.utils.data import DataLoader, TensorDataset
 from benchmarks.lds.networks import trained
 from benchmarks.lds.result import Result
 from benchmarks.lds.tasks import Task
+from ppl_bif.text import IGNORED
 
 # dattri's default is no damping, with which few steps on a Hessian that is not positive may say
 # anything; the others are a grid.
@@ -102,9 +103,10 @@ def _probability_of(network: nn.Module) -> Any:
 
 
 def _probability(network: nn.Module, weights: Any, data: Any) -> torch.Tensor:
-    image, label = data
-    logits = functional_call(network, weights, (image[None],))
-    return torch.exp(-cross_entropy(logits, label[None]))
+    """Of the label, or the geometric mean of the tokens' probabilities."""
+    row, label = data
+    logits = functional_call(network, weights, (row[None],))
+    return torch.exp(-cross_entropy(logits.movedim(-1, 1), label[None], ignore_index=IGNORED))
 
 
 def _loader(rows: tuple[np.ndarray, np.ndarray], batch: int) -> DataLoader:

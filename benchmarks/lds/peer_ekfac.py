@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 import torch
 from torch import nn
-from torch.nn.functional import cross_entropy
 from torch.utils.data import TensorDataset
 
-from benchmarks.lds.networks import trained
+from benchmarks.lds.networks import each_loss, trained
 from benchmarks.lds.result import Result
 from benchmarks.lds.tasks import Task
+from ppl_bif.text import IGNORED
 
 # kronfluence's default is 1e-8; None is its heuristic, a tenth of the mean eigenvalue.
 DAMPINGS = (1e-8, None, 1e-7, 1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0)
@@ -83,13 +83,17 @@ def _classification() -> Any:
 
     class Classification(KronfluenceTask):
         def compute_train_loss(self, batch: Any, model: nn.Module, sample: bool = False):
-            logits = model(batch[0])
-            labels = batch[1]
+            logits, labels = model(batch[0]), batch[1]
             if sample:
-                labels = torch.multinomial(logits.detach().softmax(dim=1), 1).flatten()
-            return cross_entropy(logits, labels, reduction="sum")
+                chances = logits.detach().softmax(dim=-1).flatten(0, -2)
+                drawn = torch.multinomial(chances, 1).view(labels.shape)
+                labels = torch.where(labels == IGNORED, labels, drawn)
+            return each_loss(logits, labels).sum()
 
         def compute_measurement(self, batch: Any, model: nn.Module):
             return self.compute_train_loss(batch, model)
+
+        def get_attention_mask(self, batch: Any):
+            return None if batch[1].ndim == 1 else (batch[1] != IGNORED).float()
 
     return Classification()

@@ -7,9 +7,9 @@ from importlib import import_module
 import numpy as np
 import torch
 from torch.func import functional_call, grad, vmap
-from torch.nn.functional import cross_entropy, normalize
+from torch.nn.functional import normalize
 
-from benchmarks.lds.networks import trained
+from benchmarks.lds.networks import each_loss, trained
 from benchmarks.lds.result import Result
 from benchmarks.lds.tasks import Task
 
@@ -40,7 +40,7 @@ def _products(task: Task, seed: int, device: str, *, cosine: bool) -> np.ndarray
     weights = {name: w.detach() for name, w in network.named_parameters()}
 
     def loss(w: dict[str, torch.Tensor], x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
-        return cross_entropy(functional_call(network, w, x[None]), y[None])
+        return each_loss(functional_call(network, w, x[None]), y[None])[0]
 
     def gradients(x: np.ndarray, y: np.ndarray) -> torch.Tensor:
         rows = (torch.from_numpy(part).to(device) for part in (x, y))

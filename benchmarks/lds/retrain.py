@@ -25,7 +25,7 @@ def main() -> None:
     torch.set_num_threads(1)
     started, name = time.perf_counter(), options.task
     stored = CHOOSERS[name](options.folder) if name in CHOOSERS else {}
-    rows = tasks.scaled(stored) if stored else tasks.digits()
+    rows = tasks.scaled(stored) if stored else tasks.rows_of(name)
     kept = {} if name.startswith("cifar") else stored
     kept |= tasks.named(weights(name, rows, options.device))
     np.savez_compressed(tasks.DATA / f"{name}.npz", **kept)
@@ -47,8 +47,8 @@ def weights(name: str, rows: tasks.Rows, device: str) -> Iterator[dict[str, np.n
     """Train on all rows, from each seed."""
     for seed in range(tasks.SPECS[name].networks):
         network = networks.fit(name, rows.train_x, rows.train_y, seed, device)
-        right = networks.accuracy(network, rows.query_x, rows.query_y)
-        print(f"{name}: all rows, seed {seed}, {right:.1%} of the queries are right", flush=True)
+        loss = networks.losses(network, rows.query_x, rows.query_y).mean()
+        print(f"{name}: all rows, seed {seed}, loss of a query {loss:.3f}", flush=True)
         yield networks.arrays(network)
 
 

@@ -8,7 +8,9 @@ from typing import Any, NamedTuple
 import numpy as np
 import xarray as xr
 
+from ppl_bif.text import IGNORED, encode
 from ppl_bif_models import cifar as cifar10
+from ppl_bif_models import verses
 
 DATA = Path(__file__).parent / "data"
 # Too large to be committed: chosen from CIFAR-10 at first.
@@ -28,11 +30,15 @@ SPECS = {
     "digits_cnn": Spec(subsets=96, seeds=4),
     "fashion_cnn": Spec(subsets=64, seeds=2),
     "cifar_resnet9": Spec(subsets=64, seeds=2, networks=1),
+    "verses_gpt": Spec(subsets=32, seeds=2),
 }
 
 
 class Rows(NamedTuple):
-    """Images ``(row, pixel)`` or ``(row, channel, y, x)`` float32, and classes ``(row,)`` int64."""
+    """Images ``(row, pixel)`` or ``(row, channel, y, x)`` float32, and classes ``(row,)`` int64.
+
+    Or tokens ``(row, token)``, and those that come next.
+    """
 
     train_x: np.ndarray
     train_y: np.ndarray
@@ -93,6 +99,8 @@ def rows_of(name: str) -> Rows:
     """Load a task's rows."""
     if name.startswith("digits"):
         return digits()
+    if name.startswith("verses"):
+        return verses_rows()
     with np.load(CIFAR_ROWS if name.startswith("cifar") else DATA / f"{name}.npz") as stored:
         return scaled(dict(stored))
 
@@ -113,6 +121,17 @@ def digits() -> Rows:
     order = np.random.RandomState(0).permutation(len(table.target))
     x, y = (table.data[order] / 16).astype(np.float32), table.target[order].astype(np.int64)
     return Rows(x[:1437], y[:1437], x[1437:], y[1437:])
+
+
+def verses_rows(rows: int = 512, queries: int = 64, length: int = 48) -> Rows:
+    """Choose English verses of like length, at random and always the same."""
+    texts = {verse.place: verse.en for verse in verses.excerpt()}
+    text = encode(verses.tokenizer(), texts, length=length)
+    cut = np.array(["#" in name for name in text.ids])
+    whole = np.flatnonzero(~cut & ((text.targets != IGNORED).sum(axis=1) >= length // 2))
+    some = text.where(np.random.RandomState(0).permutation(whole)[: rows + queries])
+    x, y = some.batch
+    return Rows(x[:rows], y[:rows], x[rows:], y[rows:])
 
 
 def fashion(folder: str | Path | None = None) -> dict[str, np.ndarray]:
