@@ -13,9 +13,11 @@ if TYPE_CHECKING:
     from ppl_bif.diagnostics import diagnose
     from ppl_bif.errors import BIFError, DivergenceError, StoreError
     from ppl_bif.explorer import write_explorer
+    from ppl_bif.jackknifing import jackknife
     from ppl_bif.plots import plot_diagnosis, plot_lds, plot_top
     from ppl_bif.ranking import top
     from ppl_bif.report import write_report
+    from ppl_bif.reweighting import reweight
     from ppl_bif.sampling import sample
     from ppl_bif.scores import influence
     from ppl_bif.store import open_store
@@ -30,10 +32,12 @@ _HOME = {
     "diagnose": "diagnostics",
     "forecast": "costs",
     "influence": "scores",
+    "jackknife": "jackknifing",
     "open_store": "store",
     "plot_diagnosis": "plots",
     "plot_lds": "plots",
     "plot_top": "plots",
+    "reweight": "reweighting",
     "sample": "sampling",
     "save_draw": "weights",
     "top": "ranking",
@@ -48,10 +52,12 @@ __all__ = [
     "diagnose",
     "forecast",
     "influence",
+    "jackknife",
     "open_store",
     "plot_diagnosis",
     "plot_lds",
     "plot_top",
+    "reweight",
     "sample",
     "save_draw",
     "top",

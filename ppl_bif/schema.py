@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import xarray as xr
+from scipy.special import logsumexp
 
 from ppl_bif.errors import BIFError
 
@@ -19,6 +20,7 @@ __all__ = [
     "arviz",
     "group",
     "inference_data",
+    "pareto_smoothed",
     "refuse_unmarked",
     "root_attrs",
     "usable_chains",
@@ -69,6 +71,26 @@ def inference_data(groups: Mapping[str, xr.Dataset], attrs: Mapping[str, Any]) -
     tree = xr.DataTree.from_dict(dict(groups))
     tree.attrs = dict(attrs)
     return tree
+
+
+def pareto_smoothed(log_weights: np.ndarray) -> tuple[np.ndarray, float]:
+    """Smooth the largest importance weights by ArviZ's PSIS; they sum to 1.
+
+    Returns
+    -------
+    log_weights : numpy.ndarray
+    k : float
+        Pareto's shape: above 0.7 there are too few draws for what is asked of them.
+    """
+    az = arviz()
+    if hasattr(az, "psislw"):
+        smooth, k = az.psislw(log_weights)
+    else:
+        from arviz_stats.base import array_stats
+
+        # It takes log-likelihoods that are left out.
+        smooth, k = array_stats.psislw(-log_weights)
+    return smooth - logsumexp(smooth), float(k)
 
 
 def group(idata: Any, name: str) -> xr.Dataset | None:

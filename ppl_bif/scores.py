@@ -14,7 +14,7 @@ from ppl_bif.correlation import block_correlation
 from ppl_bif.covariance import block_covariance
 from ppl_bif.schema import root_attrs, usable_chains
 from ppl_bif.shrinkage import Shrunk
-from ppl_bif.streaming import find_sums
+from ppl_bif.streaming import find_sums, is_streamed
 from ppl_bif.tiles import Estimate
 from ppl_bif.traces import STRETCH, Parts, Traces, refuse_unsampled, traces
 
@@ -70,7 +70,8 @@ def influence(
     *,
     train: str = "train_obs",
     query: str = "query_obs",
-    observable: str | None = None,
+    observable: Any = None,
+    groups: Any = None,
     kind: str = "covariance",
     shrink: str | None = "auto",
     by: Any = "sequence",
@@ -93,7 +94,13 @@ def influence(
     train, query
         Variables of ``log_likelihood``. A group of one variable needs neither: it is both.
     observable
-        A variable of ``posterior`` to explain in place of ``query``, element by element.
+        What is explained in place of ``query``, element by element: a variable of ``posterior`` or
+        ``posterior_predictive``, a list of them, or a function of the posterior's Dataset that
+        gives a DataArray with dims chain and draw.
+    groups
+        Score groups of training rows, whose log-likelihoods are summed: the name of a coordinate
+        of the rows or of a variable of ``constant_data`` or ``observed_data``, or an array with
+        the group of each row.
     kind
         ``"covariance"`` (the influence) or ``"correlation"`` (the normalized BIF, without beta,
         within -1 ... 1).
@@ -165,7 +172,9 @@ def influence(
     """
     _check_estimator(kind, shrink)
     refuse_unsampled(idata)
-    rows, explained = traces(idata, train, query, observable, Parts(by, spans, reduce))
+    rows, explained = traces(idata, train, query, observable, Parts(by, spans, reduce, groups))
+    if groups is not None and is_streamed(idata):
+        raise ValueError("a run with stream=True keeps no traces to sum: sample with stream=False")
     sums = find_sums(idata, explained, kind=kind, shrink=shrink)
     train_ids = rows.ids if sums is None else sums.ids
     shrunk = sums is None and shrinks(shrink, kind, len(rows.ids))

@@ -16,6 +16,7 @@ __all__ = [
     "STRETCH",
     "Parts",
     "Traces",
+    "observed",
     "refuse_unsampled",
     "spread",
     "traces",
@@ -123,10 +124,11 @@ class Parts(NamedTuple):
     by: Any = "sequence"
     spans: Any = None
     reduce: str = "sum"
+    groups: Any = None
 
 
 def traces(
-    idata: Any, train: str, query: str, observable: str | None, parts: Parts | None = None
+    idata: Any, train: str, query: str, observable: Any, parts: Parts | None = None
 ) -> tuple[Traces, Traces]:
     """Find the traces of training rows and of what is explained, as ``influence`` names them."""
     parts = parts or Parts()
@@ -143,13 +145,95 @@ def traces(
     rows = _named(likelihood, train, only, "train", used)
     by, constant = as_by(parts.by), group(idata, "constant_data")
     rows = _in_parts(rows, constant, by["train"], "train", parts)
-    if observable is None:
-        explained = _named(likelihood, query, only, "query", used)
-        return rows, _in_parts(explained, constant, by["query"], "query", parts)
+    if parts.groups is not None:
+        rows = _grouped(rows, _labels(idata, parts.groups, rows))
+    if observable is not None:
+        return rows, observed(idata, observable, used)
+    explained = _named(likelihood, query, only, "query", used)
+    return rows, _in_parts(explained, constant, by["query"], "query", parts)
+
+
+def observed(idata: Any, observable: Any, chains: list[int]) -> Traces:
+    """Find what is explained: variables of the posterior, element by element, or made of them.
+
+    Parameters
+    ----------
+    idata
+        A run with a ``posterior`` group.
+    observable
+        A variable of ``posterior`` or ``posterior_predictive``, several, or a function of the
+        posterior's Dataset that gives a DataArray with dims chain and draw.
+    chains
+        Positions of those that may be scored.
+
+    Raises
+    ------
+    ValueError
+        If there is no posterior, or no such variable, or chains or draws are missing.
+    """
     posterior = group(idata, "posterior")
     if posterior is None:
         raise ValueError(f"observable {observable!r} needs a posterior group, and there is none")
-    return rows, _named(posterior, observable, None, "query", used)
+    if callable(observable):
+        made = observable(posterior)
+        if not isinstance(made, xr.DataArray):
+            raise ValueError(
+                "an observable that is a function gives an xarray.DataArray with dims chain and "
+                f"draw; got {type(made).__name__}"
+            )
+        return _as_traces(made, "query", chains)
+    predicted = group(idata, "posterior_predictive")
+    known = {**(predicted.data_vars if predicted is not None else {}), **posterior.data_vars}
+    if isinstance(observable, str):
+        return _named(known, observable, None, "query", chains)
+    found = [_named(known, name, None, "query", chains) for name in observable]
+    ids = [
+        name if len(one.ids) == 1 and str(one.ids[0]) == name else f"{name}[{i}]"
+        for name, one in zip(observable, found, strict=True)
+        for i in one.ids
+    ]
+    flat = [
+        one.array.rename({one.dim: "query"}).drop_vars("query", errors="ignore") for one in found
+    ]
+    array = xr.concat([one.reset_coords(drop=True) for one in flat], "query", coords="minimal")
+    return Traces(array, np.array(ids), "query", chains)
+
+
+def _labels(idata: Any, groups: Any, rows: Traces) -> np.ndarray:
+    """Say which group each row belongs to."""
+    count, dim = rows.array.sizes[rows.dim], rows.dim
+    if not isinstance(groups, str):
+        labels = np.asarray(groups)
+    elif groups in rows.array.coords and rows.array[groups].dims == (dim,):
+        labels = rows.array[groups].values
+    else:
+        places = [group(idata, name) for name in ("constant_data", "observed_data")]
+        labels = next((p[groups].values for p in places if p is not None and groups in p), None)
+        if labels is None:
+            raise ValueError(
+                f"groups={groups!r} is neither a coordinate of {dim!r} nor in constant_data or "
+                "observed_data: pass an array with the group of each row"
+            )
+    if labels.shape != (count,):
+        raise ValueError(
+            f"groups must have one entry for each of {count} rows; got shape {labels.shape}"
+        )
+    return labels
+
+
+def _grouped(rows: Traces, labels: np.ndarray) -> Traces:
+    """Sum the log-likelihoods of the rows of each group."""
+    if rows.units is not None:
+        raise ValueError("groups are of rows: leave by and reduce out")
+    names, code = np.unique(labels, return_inverse=True)
+    sums = np.zeros((len(rows.chains), rows.array.sizes["draw"], len(names)))
+    width = rows.width()
+    for start in range(0, len(code), width):
+        part, mine = rows.read(slice(start, start + width)), code[start : start + width]
+        for at in np.unique(mine):
+            sums[..., at] += part[..., mine == at].sum(axis=2, dtype=float)
+    array = xr.DataArray(sums, dims=("chain", "draw", rows.dim), name=rows.array.name)
+    return Traces(array, names, rows.dim, rows.chains)
 
 
 def _in_parts(
@@ -162,14 +246,16 @@ def _in_parts(
     return found._replace(ids=of.ids, units=of)
 
 
-def _named(
-    dataset: xr.Dataset, name: str, only: str | None, role: str, chains: list[int]
-) -> Traces:
-    if name not in dataset.data_vars and only is not None:
+def _named(dataset: Any, name: str, only: str | None, role: str, chains: list[int]) -> Traces:
+    if name not in dataset and only is not None:
         name = only
-    if name not in dataset.data_vars:
+    if name not in dataset:
         raise ValueError(f"{role} variable {name!r} is not there; there are {list(dataset)}")
-    array = dataset[name]
+    return _as_traces(dataset[name], role, chains)
+
+
+def _as_traces(array: xr.DataArray, role: str, chains: list[int]) -> Traces:
+    name = array.name
     missing = {"chain", "draw"} - set(array.dims)
     if missing:
         raise ValueError(f"{name!r} must have dims chain and draw; it has {array.dims}")

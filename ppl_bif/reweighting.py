@@ -1,0 +1,184 @@
+"""What expectations become under other weights of the data, without sampling again."""
+
+import warnings
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+import xarray as xr
+
+from ppl_bif.blocks import block_means, blocks_against
+from ppl_bif.covariance import block_covariance
+from ppl_bif.schema import pareto_smoothed, root_attrs
+from ppl_bif.traces import Parts, Traces, refuse_unsampled, traces
+
+__all__ = ["reweight"]
+
+# First order is called not enough where the second adds so large a part of it, and is resolved.
+CURVED_SHARE, RESOLVED_ERRORS = 0.25, 2.0
+
+
+def reweight(
+    idata: Any,
+    weights: Any,
+    *,
+    observable: Any = None,
+    groups: Any = None,
+    train: str = "train_obs",
+    query: str = "query_obs",
+) -> xr.Dataset:
+    r"""Foretell the shift of expectations when rows are dropped, doubled or weighted otherwise.
+
+    With weights v_i on the log-likelihoods in place of 1, and L = beta sum_i (v_i - 1) log p_i,
+    E[phi] becomes E[phi exp(L)] / E[exp(L)]. To first order the shift is Cov(L, phi), the sum of
+    the rows' influences times the change of their weights (Giordano, Broderick & Jordan 2018); to
+    second order a half of the third cumulant of L, L and phi is added. Importance sampling, with
+    Pareto-smoothed weights (Vehtari et al. 2024), stands beside them.
+
+    Parameters
+    ----------
+    idata
+        Any InferenceData or DataTree with pointwise log-likelihoods.
+    weights
+        A mapping from rows' ids (or groups') to weights, the others staying at 1: ``{"Choate": 0}``
+        drops a school. Or an array ``(row,)``, or ``(scenario, row)`` for several at once; a
+        DataArray's first coordinate names the scenarios.
+    observable
+        As in :func:`ppl_bif.influence`; by default the query's log-likelihoods.
+    groups
+        Weight groups of rows, as in :func:`ppl_bif.influence`.
+    train, query
+        Variables of ``log_likelihood``.
+
+    Returns
+    -------
+    xarray.Dataset
+        Dims (scenario, query), in units of the observable: ``mean``, as it is; ``shift`` to first
+        order and ``mcse``; ``second_order`` and ``importance``, the shift by these, each with its
+        ``..._mcse``; ``curved``, where second order adds more than a quarter of the first and more
+        than two of its own errors. By scenario ``pareto_k``: above 0.7 importance sampling is not
+        to be trusted. A UserWarning says where first order is not enough.
+
+    Raises
+    ------
+    ValueError
+        If a row is unknown, weights are negative or not finite, or their shape is wrong.
+    BIFError
+        As :func:`ppl_bif.influence`.
+
+    Examples
+    --------
+    >>> rng = np.random.default_rng(0)
+    >>> theta = rng.normal(size=(4, 1000)) / 2  # the mean of four observations, sd 1, flat prior
+    >>> y = np.array([-1.0, 0.0, 0.0, 1.0])
+    >>> loglik = xr.Dataset({"y": (("chain", "draw", "row"), -((y - theta[..., None]) ** 2) / 2)})
+    >>> posterior = xr.Dataset({"theta": (("chain", "draw"), theta)})
+    >>> run = xr.DataTree.from_dict({"posterior": posterior, "log_likelihood": loglik})
+    >>> found = reweight(run, {3: 0}, observable="theta")  # the mean of three is -1/3
+    >>> found["importance"].round(1).item(), bool(found["curved"].item())
+    (-0.3, False)
+    """
+    refuse_unsampled(idata)
+    rows, explained = traces(idata, train, query, observable, Parts(groups=groups))
+    plan = _plan(weights, rows.ids)
+    beta = float(root_attrs(idata).get("inverse_temperature", 1.0))
+    tilt = beta * _tilts(rows, plan.values - 1)
+    phi = explained.read(slice(0, len(explained.ids))).astype(float)
+    bent = tilt - tilt.mean(axis=1, keepdims=True)
+    first, second = _covariance(tilt, phi), _covariance(tilt + bent**2 / 2, phi)
+    added = _covariance(bent**2 / 2, phi)
+    weighted = [_importance(tilt[..., s], phi) for s in range(tilt.shape[2])]
+    curved = (np.abs(added.value) > CURVED_SHARE * np.abs(first.value)) & (
+        np.abs(added.value) > RESOLVED_ERRORS * added.mcse
+    )
+    dims = ("scenario", "query")
+    layers = {
+        "shift": first.value.T,
+        "mcse": first.mcse.T,
+        "second_order": second.value.T,
+        "second_order_mcse": second.mcse.T,
+        "importance": np.stack([one.shift for one in weighted]),
+        "importance_mcse": np.stack([one.mcse for one in weighted]),
+        "curved": curved.T,
+    }
+    found = xr.Dataset(
+        {"mean": ("query", phi.mean(axis=(0, 1)))}
+        | {name: (dims, values) for name, values in layers.items()}
+        | {"pareto_k": ("scenario", np.array([one.k for one in weighted]))},
+        coords={"scenario": plan.names, "query": explained.ids},
+        attrs={"inverse_temperature": beta, "chains_used": rows.chains},
+    )
+    _warn(found)
+    return found
+
+
+class _Plan(NamedTuple):
+    """Weights ``(scenario, row)`` and what the scenarios are called."""
+
+    names: np.ndarray
+    values: np.ndarray
+
+
+def _plan(weights: Any, ids: np.ndarray) -> _Plan:
+    if isinstance(weights, Mapping):
+        values, known = np.ones((1, len(ids))), {one: at for at, one in enumerate(ids.tolist())}
+        for row, weight in weights.items():
+            if row not in known:
+                raise ValueError(f"there is no row {row!r}; there are {ids[:5].tolist()} ...")
+            values[0, known[row]] = weight
+    else:
+        values = np.atleast_2d(np.asarray(weights, float))
+    if values.ndim != 2 or values.shape[1] != len(ids):
+        raise ValueError(
+            f"weights must be of {len(ids)} rows, (row,) or (scenario, row); got {values.shape}"
+        )
+    if not (np.isfinite(values) & (values >= 0)).all():
+        raise ValueError("weights must be finite and at least 0")
+    named = isinstance(weights, xr.DataArray) and weights.ndim == 2
+    names = weights[weights.dims[0]].values if named else np.arange(len(values))
+    return _Plan(names, values)
+
+
+def _tilts(rows: Traces, change: np.ndarray) -> np.ndarray:
+    """Sum log-likelihoods times the change of their weights, ``(chain, draw, scenario)``."""
+    total, width = 0.0, rows.width()
+    for start in range(0, len(rows.ids), width):
+        part = slice(start, start + width)
+        if change[:, part].any():
+            total = total + rows.read(part).astype(float) @ change[:, part].T
+    if isinstance(total, float):
+        raise ValueError("all weights are 1: nothing changes")
+    return total
+
+
+def _covariance(tilt: np.ndarray, phi: np.ndarray) -> Any:
+    return block_covariance(tilt, phi, **blocks_against(tilt, phi)._asdict())
+
+
+class _Weighted(NamedTuple):
+    """Shifts and errors by importance sampling, ``(query,)``, and Pareto's k."""
+
+    shift: np.ndarray
+    mcse: np.ndarray
+    k: float
+
+
+def _importance(tilt: np.ndarray, phi: np.ndarray) -> _Weighted:
+    log_weights, k = pareto_smoothed(tilt.ravel())
+    weights = tilt.size * np.exp(log_weights).reshape(*tilt.shape, 1)
+    mean = phi.mean(axis=(0, 1))
+    shift = (weights * phi).mean(axis=(0, 1)) - mean
+    # The delta method: of the ratio, less the mean as it is.
+    series = weights * (phi - mean - shift) - (phi - mean)
+    blocks = blocks_against(tilt[..., None], series).blocks
+    means = block_means(series, blocks).reshape(-1, phi.shape[2])
+    return _Weighted(shift, means.std(axis=0, ddof=1) / np.sqrt(len(means)), k)
+
+
+def _warn(found: xr.Dataset) -> None:
+    curved = found["curved"].any("query")
+    if curved.any():
+        some = found["scenario"].values[curved.values][:5].tolist()
+        good = float(found["pareto_k"].where(curved).max()) <= 0.7
+        advice = "importance" if good else "second_order, or a new fit (pareto_k is above 0.7)"
+        warnings.warn(f"first order is not enough in scenarios {some}: take {advice}", stacklevel=3)
