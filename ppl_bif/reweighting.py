@@ -141,14 +141,12 @@ def _plan(weights: Any, ids: np.ndarray) -> _Plan:
 
 def _tilts(rows: Traces, change: np.ndarray) -> np.ndarray:
     """Sum log-likelihoods times the change of their weights, ``(chain, draw, scenario)``."""
-    total, width = 0.0, rows.width()
-    for start in range(0, len(rows.ids), width):
-        part = slice(start, start + width)
-        if change[:, part].any():
-            total = total + rows.read(part).astype(float) @ change[:, part].T
-    if isinstance(total, float):
+    if not change.any():
         raise ValueError("all weights are 1: nothing changes")
-    return total
+    width = rows.width()
+    parts = [slice(start, start + width) for start in range(0, len(rows.ids), width)]
+    moved = [part for part in parts if change[:, part].any()]
+    return np.sum([rows.read(part).astype(float) @ change[:, part].T for part in moved], axis=0)
 
 
 def _covariance(tilt: np.ndarray, phi: np.ndarray) -> Any:

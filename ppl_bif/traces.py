@@ -208,12 +208,13 @@ def _labels(idata: Any, groups: Any, rows: Traces) -> np.ndarray:
         labels = rows.array[groups].values
     else:
         places = [group(idata, name) for name in ("constant_data", "observed_data")]
-        labels = next((p[groups].values for p in places if p is not None and groups in p), None)
-        if labels is None:
+        found = [place[groups].values for place in places if place is not None and groups in place]
+        if not found:
             raise ValueError(
                 f"groups={groups!r} is neither a coordinate of {dim!r} nor in constant_data or "
                 "observed_data: pass an array with the group of each row"
             )
+        labels = found[0]
     if labels.shape != (count,):
         raise ValueError(
             f"groups must have one entry for each of {count} rows; got shape {labels.shape}"

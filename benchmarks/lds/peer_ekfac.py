@@ -94,6 +94,6 @@ def _classification() -> Any:
             return self.compute_train_loss(batch, model)
 
         def get_attention_mask(self, batch: Any):
-            return None if batch[1].ndim == 1 else (batch[1] != IGNORED).float()
+            return None if batch[1].ndim == 1 else (batch[1] != IGNORED).long()
 
     return Classification()
