@@ -68,7 +68,7 @@ def schools() -> Case:
     return Case(eight_schools.model, rows, rows.tolist(), ["mu", "tau"], 10_000)
 
 
-def counties(count: int = 8) -> Case:
+def counties(count: int = 4) -> Case:
     """Give the counties with most homes on the first floor."""
     data = radon.load()
     most = np.argsort(-np.bincount(data.county, data.first_floor))[:count]

@@ -33,7 +33,10 @@ def jackknife(
     observable
         As in :func:`ppl_bif.influence`; by default all variables of the posterior.
     groups
-        Groups that are sampled whole, such as schools, as in :func:`ppl_bif.influence`.
+        Groups that are sampled whole, as in :func:`ppl_bif.influence`. A group that has a
+        parameter of its own, such as a school with its effect, is another matter: more weight on it
+        is more rows of the same school, not another school like it. Give the log-likelihood of the
+        group with that parameter integrated out.
     train
         Variable of ``log_likelihood``. A group of one variable needs none.
 

@@ -125,3 +125,24 @@ def test_observables_are_variables_lists_and_functions(idata):
 def test_what_is_not_there_is_named(idata, settings, message):
     with pytest.raises(ValueError, match=message):
         bif.influence(idata, **{"observable": "slope", **settings})
+
+
+@pytest.mark.numpyro
+def test_foretold_shifts_are_those_of_refits(monkeypatch):
+    refits = pytest.importorskip("benchmarks.refits")
+    monkeypatch.setattr(refits, "WEIGHTS", (0.5,))
+    case = refits.schools()._replace(groups=["Choate", "St. Paul's"], draws=4000)
+    (line,) = refits.judged("eight schools", case)
+    for name in ("second_order", "importance"):
+        slope, error = line[name]
+        assert abs(slope - 1) < 3 * error, name
+        assert error < 0.15, "tight enough to tell"
+
+
+def test_radon_is_whole():
+    from ppl_bif_models import radon
+
+    homes = radon.load()
+    assert (len(homes.log_radon), len(homes.names)) == (919, 85)
+    assert homes.first_floor.sum() == 153
+    assert homes.county.max() == 84
