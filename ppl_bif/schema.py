@@ -83,13 +83,15 @@ def pareto_smoothed(log_weights: np.ndarray) -> tuple[np.ndarray, float]:
         Pareto's shape: above 0.7 there are too few draws for what is asked of them.
     """
     az = arviz()
-    if hasattr(az, "psislw"):
-        smooth, k = az.psislw(log_weights)
-    else:
-        from arviz_stats.base import array_stats
+    # A weight that is all but 0 beside others overflows on the way to it.
+    with np.errstate(over="ignore"):
+        if hasattr(az, "psislw"):
+            smooth, k = az.psislw(log_weights)
+        else:
+            from arviz_stats.base import array_stats
 
-        # It takes log-likelihoods that are left out.
-        smooth, k = array_stats.psislw(-log_weights)
+            # It takes log-likelihoods that are left out.
+            smooth, k = array_stats.psislw(-log_weights)
     return smooth - logsumexp(smooth), float(k)
 
 
