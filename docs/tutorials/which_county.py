@@ -116,7 +116,8 @@ tidy(axes, theme)
 figure
 
 # %% [markdown]
-# First order costs nothing beyond the run, and its errors are the smallest. Where `pareto_k` is
+# First order costs nothing beyond the run, and its errors are the smallest. Where it falls short of
+# the refit, at Marshall and Winona, `curved` said so before. Where `pareto_k` is
 # above 0.7 importance sampling has too few draws in the right place, and its bars show it.
 #
 # [`reweight`](../reference/reweight.md) · [`influence`](../reference/influence.md). How foretold
