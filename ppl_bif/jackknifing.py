@@ -7,7 +7,7 @@ import xarray as xr
 
 from ppl_bif.blocks import blocks_against
 from ppl_bif.covariance import block_covariance
-from ppl_bif.schema import group, root_attrs
+from ppl_bif.schema import group, inverse_temperature
 from ppl_bif.traces import Parts, refuse_unsampled, traces
 
 __all__ = ["jackknife"]
@@ -77,7 +77,7 @@ def jackknife(
         raise ValueError(f"a jackknife takes at least three rows or groups; got {len(rows.ids)}")
     phi = explained.read(slice(0, len(explained.ids))).astype(float)
     loglik = rows.read(slice(0, len(rows.ids)))
-    beta = float(root_attrs(idata).get("inverse_temperature", 1.0))
+    beta = inverse_temperature(idata)
     influences = beta * np.stack(
         [_influences(*part) for part in zip(_halves(loglik), _halves(phi), strict=True)]
     )
@@ -88,7 +88,7 @@ def jackknife(
         "mean": phi.mean(axis=(0, 1)),
         "sd": sd,
         "sd_mcse": np.diag(mcse) / (2 * sd),
-        "posterior_sd": (phi - phi.mean(axis=(0, 1))).std(axis=(0, 1)),
+        "posterior_sd": phi.std(axis=(0, 1)),
     }
     pairs = {"covariance": covariance, "covariance_mcse": mcse}
     return xr.Dataset(

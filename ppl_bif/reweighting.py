@@ -9,7 +9,7 @@ import xarray as xr
 
 from ppl_bif.blocks import block_means, blocks_against
 from ppl_bif.covariance import block_covariance
-from ppl_bif.schema import pareto_smoothed, root_attrs
+from ppl_bif.schema import inverse_temperature, pareto_smoothed
 from ppl_bif.traces import Parts, Traces, refuse_unsampled, traces
 
 __all__ = ["reweight"]
@@ -81,7 +81,7 @@ def reweight(
     refuse_unsampled(idata)
     rows, explained = traces(idata, train, query, observable, Parts(groups=groups))
     plan = _plan(weights, rows.ids)
-    beta = float(root_attrs(idata).get("inverse_temperature", 1.0))
+    beta = inverse_temperature(idata)
     tilt = beta * _tilts(rows, plan.values - 1)
     phi = explained.read(slice(0, len(explained.ids))).astype(float)
     bent = tilt - tilt.mean(axis=1, keepdims=True)

@@ -20,6 +20,7 @@ __all__ = [
     "arviz",
     "group",
     "inference_data",
+    "inverse_temperature",
     "pareto_smoothed",
     "refuse_unmarked",
     "root_attrs",
@@ -112,6 +113,11 @@ def group(idata: Any, name: str) -> xr.Dataset | None:
 def root_attrs(idata: Any) -> dict[str, Any]:
     """Return the attributes of a run."""
     return dict(getattr(idata, "attrs", {}))
+
+
+def inverse_temperature(idata: Any) -> float:
+    """Return beta of a run; 1 where it is not said, as of NUTS on a model as it is."""
+    return float(root_attrs(idata).get("inverse_temperature", 1.0))
 
 
 def usable_chains(idata: Any) -> tuple[list[int], list[int]]:

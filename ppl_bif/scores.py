@@ -12,7 +12,7 @@ from ppl_bif.calibration import widening
 from ppl_bif.copula import copula_covariance, normal_scores
 from ppl_bif.correlation import block_correlation
 from ppl_bif.covariance import block_covariance
-from ppl_bif.schema import root_attrs, usable_chains
+from ppl_bif.schema import inverse_temperature, usable_chains
 from ppl_bif.shrinkage import Shrunk
 from ppl_bif.streaming import find_sums, is_streamed
 from ppl_bif.tiles import Estimate
@@ -219,7 +219,7 @@ def attributes(
     return {
         "kind": kind,
         "shrink": "eb" if shrunk else "none",
-        "inverse_temperature": float(root_attrs(idata).get("inverse_temperature", 1.0)),
+        "inverse_temperature": inverse_temperature(idata),
         "chains_used": rows.chains,
         "chains_excluded": usable_chains(idata)[1],
         "draws": rows.array.sizes["draw"],

@@ -38,7 +38,7 @@ def main() -> None:
         store=options.store,
         progress=True,
     )
-    kept["loss"] = truth["loss"].values.astype(np.float16)
+    kept["loss"] = truth["loss"].values.astype(np.float32)
     np.savez_compressed(tasks.DATA / f"{name}.npz", **kept)
     print(f"{name}: {time.perf_counter() - started:.0f} s")
 
