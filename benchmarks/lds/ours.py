@@ -18,6 +18,8 @@ from benchmarks.lds import tasks
 
 RUNS = Path(__file__).parent / "runs"
 BACKENDS = ("numpyro", "pyro")
+# A target that only time ends.
+NEVER = 1.0
 
 
 def main() -> None:
@@ -29,6 +31,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--device", default="cpu", help="in Pyro")
     parser.add_argument("--draws", type=int, default=1000)
+    parser.add_argument("--max-time", type=float, help="seconds of sampling, in place of draws")
     parser.add_argument("--chains", type=int, default=4)
     parser.add_argument("--chain-method", default="auto")
     parser.add_argument("--kernel", help="class of a kernel")
@@ -36,6 +39,9 @@ def main() -> None:
     parser.add_argument("--model", type=json.loads, default={}, help="of localize, JSON")
     options = parser.parse_args()
     task = tasks.load(options.task)
+    length: dict[str, Any] = {"draws": options.draws}
+    if options.max_time:
+        length: dict[str, Any] = {"draws": "auto", "max_time": options.max_time, "target": NEVER}
     RUNS.mkdir(exist_ok=True)
     for seed in options.seeds:
         model = localized(task, options.backend, options.model, options.device)
@@ -47,7 +53,7 @@ def main() -> None:
             model,
             name,
             seed=seed,
-            draws=options.draws,
+            **length,
             chains=options.chains,
             chain_method=options.chain_method,
         )
@@ -79,7 +85,8 @@ def keep(task: tasks.Task, model: Any, name: str, **settings: Any) -> None:
     start = time.perf_counter()
     run = bif.sample(model, train=task.train, query=task.query, progress=False, **settings)
     seconds = time.perf_counter() - start
-    traces = run["log_likelihood"].map(rowwise)
+    kept = run["log_likelihood"]
+    traces = {name: rowwise(kept[name]) for name in ("train_obs", "query_obs")}
     attrs = {k: v for k, v in run.attrs.items() if not isinstance(v, np.ndarray)}
     np.savez(
         RUNS / f"{name}.npz",

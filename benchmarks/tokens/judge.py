@@ -1,8 +1,9 @@
 """How well translations are found: ``python -m benchmarks.tokens.judge STORE [STORE ...]``.
 
-Runs are pooled as more chains; two are also held against each other, token by token. Baselines:
-products of gradients in the sampled weights (the limit of an isotropic posterior, without noise),
-cosines of embeddings and of the last hidden state, and BIF with the query words shuffled.
+Runs are pooled as more chains; two are also held against each other, token by token. Controls:
+query tokens shuffled, and in place of each translation another word that is as frequent, as early
+and as hard. Baselines: products of gradients in the sampled weights (the limit of an isotropic
+posterior, without noise), cosines of embeddings and of the last hidden state.
 """
 
 import argparse
@@ -30,6 +31,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("stores", nargs="+")
     parser.add_argument("--name", default="BIF correlation, blocks, ratio 1")
+    parser.add_argument("--alone", action="store_true", help="without controls and baselines")
     options = parser.parse_args()
     torch.set_num_threads(1)
     train, query = sides()
@@ -39,12 +41,15 @@ def main() -> None:
     if len(runs) > 1:
         report_agreement([run[0] for run in runs], *words)
     shuffled = pooled[np.random.default_rng(0).permutation(len(pooled))]
-    sampled = {options.name: pooled, "the same, query tokens shuffled": shuffled}
     draws = sum(run[1] for run in runs)
-    lines = [line(name, score, *words, draws) for name, score in sampled.items()]
-    # These are of the trained weights alone.
-    others = baselines(train, query, *words)
-    lines += [line(name, score, *words, 0) for name, score in others.items()]
+    lines = [line(options.name, pooled, *words, draws)]
+    if not options.alone:
+        lines.append(line("the same, query tokens shuffled", shuffled, *words, draws))
+        alike = pairs.like(words[0], losses(train, words[0]))
+        lines.append(line("the same, words alike", pooled, *words, draws, alike))
+        # These are of the trained weights alone.
+        others = baselines(train, query, *words)
+        lines += [line(name, score, *words, 0) for name, score in others.items()]
     with RESULTS.open("a") as file:
         for one in lines:
             print(one)
@@ -71,10 +76,10 @@ def report_agreement(runs: list[np.ndarray], train: pairs.Words, query: pairs.Wo
 
 
 def line(
-    name: str, score: np.ndarray, train: pairs.Words, query: pairs.Words, draws: int
+    name: str, score: np.ndarray, train: pairs.Words, query: pairs.Words, draws: int, *sought: Any
 ) -> dict[str, Any]:
     """Judge one score, with intervals that resample the verses of both sides."""
-    prepared = list(pairs.directions(score, train, query))
+    prepared = list(pairs.directions(score, train, query, *sought))
     found = [one.judged(np.ones(len(train.row)), np.ones(len(query.row))) for one in prepared]
     drawn = []
     for rows, asked in resamples(TRAIN, QUERY, RESAMPLES, 0):
@@ -88,7 +93,8 @@ def line(
         for key, three in zip(("percentile", "median_rank", "first", "matched"), kept, strict=True)
     }
     ranks = {f"{one.query} -> {one.train}": [one.rank, one.types] for one in found}
-    return {"method": name, "draws": draws, **parts, "ranks": ranks}
+    asked = sum(one.tokens[0] for one in found)
+    return {"method": name, "draws": draws, "asked": asked, **parts, "ranks": ranks}
 
 
 def measures(found: list[pairs.Found]) -> tuple[float, ...]:
@@ -99,6 +105,13 @@ def measures(found: list[pairs.Found]) -> tuple[float, ...]:
     ranks, among = (np.array([getattr(one, n) for one in found]) for n in ("rank", "among_pairs"))
     percentile = float(np.mean([one.percentile for one in found]))
     return percentile, float(np.median(ranks)), float((ranks == 1).sum()), float((among == 1).sum())
+
+
+def losses(text: Any, words: pairs.Words) -> np.ndarray:
+    """Loss of each token at the trained weights, in nats."""
+    with torch.no_grad():
+        logits = verses.network()(torch.from_numpy(text.inputs))[words.row, words.position]
+    return cross_entropy(logits, torch.from_numpy(words.token), reduction="none").numpy()
 
 
 def baselines(

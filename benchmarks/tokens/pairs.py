@@ -4,7 +4,7 @@ A word and its translation never stand in one language. A score knows the langua
 tokens of the translation have large scores on query tokens of the word, among all training tokens.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import cache
 from typing import NamedTuple
 
@@ -13,7 +13,17 @@ import numpy as np
 from ppl_bif.text import Text
 from ppl_bif_models import verses
 
-__all__ = ["PAIRS", "Direction", "Found", "by_type", "chosen", "directions", "number", "words"]
+__all__ = [
+    "PAIRS",
+    "Direction",
+    "Found",
+    "by_type",
+    "chosen",
+    "directions",
+    "like",
+    "number",
+    "words",
+]
 
 PAIRS = (
     *(("she", "elle"), ("he", "il"), ("God", "Dieu"), ("king", "roi")),
@@ -123,6 +133,8 @@ class Direction(NamedTuple):
     ----------
     query, train, language
         The word, its translation, and the language of that: 0 is English.
+    wanted
+        Id of the translation, or of another word that is looked for in its place.
     rows, columns
         The query tokens of the word, and the training tokens of its translation.
     place
@@ -136,6 +148,7 @@ class Direction(NamedTuple):
     query: str
     train: str
     language: int
+    wanted: int
     rows: np.ndarray
     columns: np.ndarray
     place: np.ndarray
@@ -145,35 +158,80 @@ class Direction(NamedTuple):
 
     def judged(self, train: np.ndarray, query: np.ndarray) -> Found:
         """Judge it with so much weight on each training and each query token."""
-        asked, wanted = query[self.rows], train[self.columns]
-        percentile = asked @ self.place @ wanted / max(asked.sum() * wanted.sum(), 1e-9)
+        asked, seen = query[self.rows], train[self.columns]
+        percentile = asked @ self.place @ seen / max(asked.sum() * seen.sum(), 1e-9)
         weight = train[self.mine]
         size = np.bincount(self.types, weight)
         mean = np.bincount(self.types, weight * (asked @ self.score)) / np.maximum(size, 1e-9)
-        word = number(self.train)
-        ranked = (size >= COMMON) | (np.arange(len(size)) == word)
-        rank = int((mean[ranked] > mean[word]).sum()) + 1
+        ranked = (size >= COMMON) | (np.arange(len(size)) == self.wanted)
+        rank = int((mean[ranked] > mean[self.wanted]).sum()) + 1
         rivals = [number(pair[self.language]) for pair in PAIRS]
-        among = int((mean[rivals] > mean[word]).sum()) + 1
+        among = int((mean[rivals] > mean[self.wanted]).sum()) + 1
         tokens = len(self.rows), len(self.columns)
         return Found(
             self.query, self.train, float(percentile), rank, int(ranked.sum()), among, tokens
         )
 
 
-def directions(scores: np.ndarray, train: Words, query: Words) -> Iterator[Direction]:
-    """Prepare each direction of each pair, of scores ``(query, train)``."""
+def directions(
+    scores: np.ndarray,
+    train: Words,
+    query: Words,
+    sought: Callable[[str, int], int] = lambda word, language: number(word),
+) -> Iterator[Direction]:
+    """Prepare each direction of each pair, of scores ``(query, train)``.
+
+    ``sought`` says which id is looked for, given a translation and its language.
+    """
     for english, french in PAIRS:
         for language, (asked, wanted) in enumerate(((english, french), (french, english))):
             rows = np.flatnonzero((query.token == number(asked)) & (query.language == language))
             other = train.language == 1 - language
-            columns = np.flatnonzero((train.token == number(wanted)) & other)
+            target = sought(wanted, 1 - language)
+            columns = np.flatnonzero((train.token == target) & other)
             mine, some = np.flatnonzero(other), scores[rows]
             place = some.argsort(axis=1).argsort(axis=1)[:, columns] / (some.shape[1] - 1)
             yield Direction(
-                *(asked, wanted, 1 - language, rows, columns, place),
+                *(asked, wanted, 1 - language, target, rows, columns, place),
                 *(some[:, mine], mine, train.token[mine]),
             )
+
+
+def like(train: Words, loss: np.ndarray) -> Callable[[str, int], int]:
+    """Find, for a word, another of its language that is as frequent, as early, and as hard.
+
+    Parameters
+    ----------
+    train
+        The training tokens.
+    loss
+        Of each of them, in nats.
+
+    Returns
+    -------
+    callable
+        From a word and its language to the id whose log frequency, mean position and mean loss are
+        nearest, each over its deviation; none of the pairs' words, and each but once.
+    """
+    known = {number(word) for pair in PAIRS for word in pair}
+    given: set[int] = set()
+
+    def other(word: str, language: int) -> int:
+        mine = train.language == language
+        size = np.bincount(train.token[mine], minlength=train.token.max() + 1)
+        place, hard = (
+            np.bincount(train.token[mine], values[mine], len(size)) / np.maximum(size, 1)
+            for values in (train.position, loss)
+        )
+        common = np.flatnonzero(size >= COMMON)
+        marks = np.stack([np.log(np.maximum(size, 1)), place, hard])
+        apart = (marks - marks[:, [number(word)]]) / marks[:, common].std(axis=1, keepdims=True)
+        free = [one for one in common if one not in known | given]
+        best = min(free, key=lambda one: float(np.square(apart[:, one]).sum()))
+        given.add(int(best))
+        return int(best)
+
+    return other
 
 
 def by_type(scores: np.ndarray, train: Words, query: Words) -> np.ndarray:

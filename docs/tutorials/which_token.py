@@ -144,8 +144,8 @@ print(f"mean percentile of 'elle' among all tokens, for 'she': {percentile:.2f}"
 # %% [markdown]
 # ## A longer run
 #
-# 120 verses, 48 unseen ones, two runs of two chains: `python -m benchmarks.tokens.sample`, three
-# quarters of an hour on two cores. What is kept of it here are the scores of sixteen query tokens,
+# 120 verses, 80 unseen ones, two runs of two chains: `python -m benchmarks.tokens.sample`, four and
+# a half minutes on a GPU that does other work too. What is kept of it here are the scores of sixteen query tokens,
 # and the mean scores of eight words and their translations on each other.
 
 # %%
