@@ -145,8 +145,8 @@ print(f"mean percentile of 'elle' among all tokens, for 'she': {percentile:.2f}"
 # ## A longer run
 #
 # 120 verses, 80 unseen ones, two runs of two chains: `python -m benchmarks.tokens.sample`, four and
-# a half minutes on a GPU that does other work too. What is kept of it here are the scores of sixteen query tokens,
-# and the mean scores of eight words and their translations on each other.
+# a half minutes on a GPU that does other work too. What is kept of it here are the scores of
+# sixteen query tokens, and the mean scores of eight words and their translations on each other.
 
 # %%
 kept = np.load("data/verses/scores.npz")
