@@ -175,8 +175,9 @@ for panel, matrix, asked_words, taught in zip(
 _ = fig.suptitle("Mean influence of each word on each, by row", fontsize=11)
 
 # %% [markdown]
-# The diagonal is the dictionary that the model has learned. Single tokens are another matter: what
-# of a query token's 7,828 scores is beyond chance, at a false discovery rate of 5%?
+# The diagonal is the dictionary that the model has learned. Single tokens have larger
+# errors: how many of a query token's 7,828 scores are beyond chance, at a false discovery rate of
+# 5%?
 
 # %%
 from ppl_bif.discoveries import benjamini_hochberg
