@@ -18,8 +18,6 @@ from benchmarks.lds import tasks
 
 RUNS = Path(__file__).parent / "runs"
 BACKENDS = ("numpyro", "pyro")
-# A target that only time ends.
-NEVER = 1.0
 
 
 def main() -> None:
@@ -39,9 +37,6 @@ def main() -> None:
     parser.add_argument("--model", type=json.loads, default={}, help="of localize, JSON")
     options = parser.parse_args()
     task = tasks.load(options.task)
-    length: dict[str, Any] = {"draws": options.draws}
-    if options.max_time:
-        length: dict[str, Any] = {"draws": "auto", "max_time": options.max_time, "target": NEVER}
     RUNS.mkdir(exist_ok=True)
     for seed in options.seeds:
         model = localized(task, options.backend, options.model, options.device)
@@ -53,7 +48,8 @@ def main() -> None:
             model,
             name,
             seed=seed,
-            **length,
+            draws="auto" if options.max_time else options.draws,
+            max_time=options.max_time,
             chains=options.chains,
             chain_method=options.chain_method,
         )

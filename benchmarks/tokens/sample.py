@@ -20,8 +20,6 @@ from ppl_bif_models import verses
 TRAIN, QUERY = 120, 80
 # The top eigenvalue of the Hessian of the summed loss, in the blocks and in all weights.
 CURVATURE = {"blocks.*": 1.6e5, "*": 1.85e5}
-# A target that only time ends.
-NEVER = 1.0
 WARMUP, BATCH, STEPS = 60, 8, 3
 
 
@@ -38,9 +36,6 @@ def main() -> None:
     parser.add_argument("--localization", type=float, default=1e4)
     parser.add_argument("--device", default="cpu")
     options = parser.parse_args()
-    length: dict[str, Any] = {"draws": options.draws}
-    if options.max_time:
-        length = {"draws": "auto", "max_time": options.max_time, "target": NEVER}
     torch.set_num_threads(1)
     train, query = sides()
     started = time.perf_counter()
@@ -52,7 +47,8 @@ def main() -> None:
         query_ids=query.ids,
         constant_data=train.constant("train") | query.constant("query"),
         chains=options.chains,
-        **length,
+        draws="auto" if options.max_time else options.draws,
+        max_time=options.max_time,
         warmup=WARMUP,
         seed=options.seed,
         chain_method="sequential" if options.device == "cpu" else "vectorized",
