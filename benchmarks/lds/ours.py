@@ -15,6 +15,7 @@ import xarray as xr
 
 import ppl_bif as bif
 from benchmarks.lds import tasks
+from ppl_bif.schema import group
 
 RUNS = Path(__file__).parent / "runs"
 BACKENDS = ("numpyro", "pyro")
@@ -81,8 +82,7 @@ def keep(task: tasks.Task, model: Any, name: str, **settings: Any) -> None:
     start = time.perf_counter()
     run = bif.sample(model, train=task.train, query=task.query, progress=False, **settings)
     seconds = time.perf_counter() - start
-    kept = run["log_likelihood"]
-    traces = {name: rowwise(kept[name]) for name in ("train_obs", "query_obs")}
+    traces = group(run, "log_likelihood").map(rowwise)
     attrs = {k: v for k, v in run.attrs.items() if not isinstance(v, np.ndarray)}
     np.savez(
         RUNS / f"{name}.npz",
