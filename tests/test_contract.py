@@ -60,6 +60,26 @@ def test_chains_differ(backend, linear):
     assert np.abs(draws[0] - draws[1]).min() > 0
 
 
+@pytest.mark.filterwarnings("ignore:these draws will not be scored")
+@pytest.mark.parametrize("gradient", ["minibatch", "partition"])
+def test_a_gradient_may_be_accumulated(backend, linear, gradient):
+    draws = []
+    for rows_at_once in (None, 3):
+        settings = {"localization": linear.gamma, "rows_at_once": rows_at_once}
+        model = backend.linear(linear.mode, **settings)
+        kernel = backend.SGLD(
+            model, step_size=1e-3, steps_per_draw=2, gradient=gradient, batch_size=8
+        )
+        options = {"chains": 2, "draws": 4, "warmup": 1, "save_weights": True}
+        draws.append(weights(bif.sample(kernel, train=linear.data, query=linear.data, **options)))
+    np.testing.assert_allclose(*draws, rtol=1e-4, atol=1e-5)
+
+
+def test_rows_at_once_is_a_whole_number(backend, linear):
+    with pytest.raises(ValueError, match="rows_at_once must be a whole number of at least 1"):
+        backend.linear(linear.mode, rows_at_once=0)
+
+
 @pytest.mark.parametrize("chain_method", ["vectorized", "sequential"])
 def test_log_likelihoods_are_those_of_the_saved_weights(backend, linear, chain_method):
     idata = run(backend, linear, chain_method=chain_method, evaluation_batch_size=7)

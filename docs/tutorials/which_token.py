@@ -47,9 +47,9 @@ print(verses.document(some[3]))
 from ppl_bif.text import encode
 
 
-def rows_of(chosen):
-    texts = {verse.place: verses.document(verse) for verse in chosen}
-    return encode(verses.tokenizer(), texts, length=verses.SHAPE.context)
+def rows_of(chosen, more=None, counted=None):
+    texts = {verse.place: verses.document(verse) for verse in chosen} | (more or {})
+    return encode(verses.tokenizer(), texts, length=verses.SHAPE.context, counted=counted)
 
 
 def holds(verse, english, french):
@@ -59,7 +59,17 @@ def holds(verse, english, french):
 she = [verse for verse in some if holds(verse, "she", "elle")]
 king = [verse for verse in some if holds(verse, "king", "roi")]
 train = rows_of([v for v in she + king if verses.part(v) != verses.KEPT][:24])
-query = rows_of([v for v in she if verses.part(v) == verses.KEPT][:6])
+
+# %% [markdown]
+# A query need be no document of anybody's: beside the six verses, three ways in which one might go
+# on. Of these, only what comes after the prompt counts.
+
+# %%
+prompt = "<en> The king said to her,"
+ways = {f"... {way}": f"{prompt} {way}" for way in ("Bring it here.", "Sing to Yahweh!", "No.")}
+counted = {name: [(len(prompt), len(text))] for name, text in ways.items()}
+unseen = [v for v in she if verses.part(v) == verses.KEPT][:6]
+query = rows_of(unseen, ways, counted)
 print(train.inputs.shape, query.inputs.shape)
 
 # %% [markdown]
@@ -128,6 +138,36 @@ print(verse_scores.sizes)
 place = verses.document(next(v for v in some if v.place == query.ids[0])).index(" she")
 spans = {"query": [(query.ids[0], place, place + 4, "she")]}
 print(bif.influence(idata, by={"query": "span"}, spans=spans, kind="correlation").sizes)
+
+# %% [markdown]
+# Completions of one prompt are explained under one posterior, so their scores may be compared.
+
+# %%
+completions = bif.influence(idata, kind="correlation").sel(query=list(ways))
+best = bif.top(completions, k=2)
+for name, one in best.groupby("query"):
+    print(name)
+    for way, row in one.squeeze("query").groupby("direction"):
+        row = row.squeeze("direction")
+        listed = zip(row["train"].values, row["influence"].values, row["mcse"].values, strict=True)
+        print(f"  {way}:", ", ".join(f"{verse} {r:+.2f} ± {e:.2f}" for verse, r, e in listed))
+
+# %% [markdown]
+# Both sides may be the same. Within one verse, tokens teach each other what follows; the two halves
+# of this picture are the two languages.
+
+# %%
+within = bif.influence(idata, train="train_obs", query="train_obs", by="token", kind="correlation")
+verse = train.ids[0]
+own = within.isel(
+    train=within["train_document"].values == verse, query=within["query_document"].values == verse
+)
+fig, panel = plt.subplots(figsize=(7, 6.2), layout="constrained")
+picture = panel.imshow(own["influence"], cmap="PuOr_r", vmin=-1, vmax=1)
+panel.set_xticks(range(own.sizes["train"]), own["train_token"].values, rotation=90, fontsize=7)
+panel.set_yticks(range(own.sizes["query"]), own["query_token"].values, fontsize=7)
+panel.set(title=f"{verse}: correlations of its own tokens")
+_ = fig.colorbar(picture, shrink=0.6, label="correlation")
 
 # %% [markdown]
 # Is any of it true? Hardly: 80 draws leave an error of .1 on every correlation of tokens, most of

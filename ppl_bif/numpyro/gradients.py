@@ -145,12 +145,9 @@ class FullBatch(NamedTuple):
         measure: Any = False,
     ) -> Estimate:
         """Compute the gradient."""
-        size = self.batch_size or fewer_rows(ROWS_OF_A_GRADIENT, model.logits_per_row(data.batch))
-        size = min(size, data.rows)
-        if size == data.rows:
-            found, values = _slope(model, weights, data.batch)
-        else:
-            found, values = _accumulate(model, weights, data, size)
+        size = self.batch_size or model.rows_at_once
+        size = size or fewer_rows(ROWS_OF_A_GRADIENT, model.logits_per_row(data.batch))
+        found, values = _slope(model, weights, data, size=size)
         zero = jnp.zeros((), values.dtype)
         gradient = _with_prior(model, weights, found)
         return Estimate(gradient, -_per_row(values).mean(), zero, values)
@@ -197,7 +194,7 @@ class Minibatch(NamedTuple):
         rows = draw_rows(key, data.rows, self.batch_size)
 
         def part(rows: Array) -> Found:
-            return _slope(model, weights, data.take(rows))
+            return _slope(model, weights, data, rows)
 
         estimate = _from_rows(part, weights, rows, data.rows, measure)
         times = data.rows / self.batch_size
@@ -246,9 +243,8 @@ class ControlVariates(NamedTuple):
         rows = draw_rows(key, data.rows, self.batch_size)
 
         def part(rows: Array) -> Found:
-            batch = data.take(rows)
-            here, values = _slope(model, weights, batch)
-            there, _ = _slope(model, model.mode, batch)
+            here, values = _slope(model, weights, data, rows)
+            there, _ = _slope(model, model.mode, data, rows)
             return {name: g - there[name] for name, g in here.items()}, values
 
         estimate = _from_rows(part, weights, rows, data.rows, measure)
@@ -308,7 +304,7 @@ class Partition(NamedTuple):
 
         def one(batch: tuple[Array, Array]) -> dict[str, Array]:
             rows, counted = batch
-            return _slope(model, model.mode, data.take(rows), counted)[0]
+            return _slope(model, model.mode, data, rows, counted)[0]
 
         gradients = jax.lax.map(one, (padded, counted))
         total = {name: g.sum(0) * (not self.recentre) for name, g in gradients.items()}
@@ -332,7 +328,7 @@ class Partition(NamedTuple):
 
         def change(b: Array) -> Found:
             counted = stored.counted[b]
-            found, values = _slope(model, weights, data.take(stored.rows[b]), counted)
+            found, values = _slope(model, weights, data, stored.rows[b], counted)
             moved = {n: batches * (g - stored.gradients[n][b]) for n, g in found.items()}
             return moved, -_counted(values, counted).sum() / counted.sum()
 
@@ -350,10 +346,29 @@ class Partition(NamedTuple):
 
 
 def _slope(
+    model: LocalizedModel,
+    weights: Weights,
+    data: Data,
+    rows: Array | None = None,
+    counted: Array | None = None,
+    *,
+    size: int | None = None,
+) -> Found:
+    """Gradient of beta times the summed loss of some rows, and their log-likelihoods.
+
+    All rows if None; of them only the ``counted`` ones are summed, and ``size`` are held at once.
+    """
+    size, total = size or model.rows_at_once, data.rows if rows is None else len(rows)
+    if size is None or total <= size:
+        batch = data.batch if rows is None else data.take(rows)
+        return _at_once(model, weights, batch, counted)
+    rows = jnp.arange(total) if rows is None else rows
+    return _accumulate(model, weights, data, rows, counted, size)
+
+
+def _at_once(
     model: LocalizedModel, weights: Weights, batch: Any, counted: Array | None = None
 ) -> Found:
-    """Gradient of beta times the summed loss of a batch, and its log-likelihoods."""
-
     def energy(values: Weights) -> tuple[Array, Array]:
         found = model.log_likelihood(values, batch)
         return -model.inverse_temperature * _counted(found, counted).sum(), found
@@ -371,18 +386,26 @@ def _with_prior(
     return {n: times * g + gamma * (weights[n] - mode[n]) for n, g in slope.items()}
 
 
-def _accumulate(model: LocalizedModel, weights: Weights, data: Data, size: int) -> Found:
-    whole_batches = data.rows // size
-    rows = jnp.arange(whole_batches * size).reshape(whole_batches, size)
+def _accumulate(
+    model: LocalizedModel,
+    weights: Weights,
+    data: Data,
+    rows: Array,
+    counted: Array | None,
+    size: int,
+) -> Found:
+    even = len(rows) // size * size
+    given = (rows,) if counted is None else (rows, counted)
+    parts = tuple(one[:even].reshape(-1, size) for one in given)
 
-    def add(total: Any, rows: Array) -> Any:
-        slope, values = _slope(model, weights, data.take(rows))
+    def add(total: Any, part: tuple[Array, ...]) -> Any:
+        slope, values = _at_once(model, weights, data.take(part[0]), *part[1:])
         return {n: total[n] + g for n, g in slope.items()}, values
 
-    total, values = jax.lax.scan(add, {n: jnp.zeros_like(w) for n, w in weights.items()}, rows)
+    total, values = jax.lax.scan(add, {n: jnp.zeros_like(w) for n, w in weights.items()}, parts)
     values = values.reshape(-1, *values.shape[2:])
-    if rows.size < data.rows:
-        total, last = add(total, jnp.arange(rows.size, data.rows))
+    if even < len(rows):
+        total, last = add(total, tuple(one[even:] for one in given))
         values = jnp.concatenate([values, last])
     return total, values
 

@@ -95,7 +95,7 @@ class Gradients:
         self._slope = Chainwise(
             partial(_slope, model, _differentiated), one_by_one=model.convolves_on_cpu
         )
-        self._of_one = Chainwise(partial(_slope, model, _differentiated_alone))
+        self._of_one = Chainwise(partial(_slope, model, partial(_differentiated_alone, model)))
 
     def __call__(
         self,
@@ -109,6 +109,36 @@ class Gradients:
         Rows are ``(m,)``, the same for all chains, or ``(chain, m)``; all if None. Of those of a
         chain, only the ``counted`` ones are summed.
         """
+        size, total = self.model.rows_at_once, data.rows if rows is None else rows.shape[-1]
+        if size is None or total <= size:
+            return self._at_once(weights, data, rows, counted)
+        return self.accumulated(weights, data, size, rows, counted)
+
+    def accumulated(
+        self,
+        weights: Weights,
+        data: Data,
+        size: int,
+        rows: Tensor | None = None,
+        counted: Tensor | None = None,
+    ) -> Found:
+        """Do the same, of so many rows at once."""
+        if rows is None:
+            rows = torch.arange(data.rows, device=next(iter(weights.values())).device)
+        parts = rows.split(size, dim=-1)
+        which = [None] * len(parts) if counted is None else counted.split(size, dim=-1)
+        total = {name: torch.zeros_like(w) for name, w in weights.items()}
+        values = []
+        for some in zip(parts, which, strict=True):
+            slope, seen = self._at_once(weights, data, *some)
+            for name, g in slope.items():
+                total[name] += g
+            values.append(seen)
+        return total, torch.cat(values, dim=1)
+
+    def _at_once(
+        self, weights: Weights, data: Data, rows: Tensor | None, counted: Tensor | None
+    ) -> Found:
         chosen = tuple(given for given in (rows, counted) if given is not None)
         own, common = (chosen, ()) if rows is not None and rows.ndim == 2 else ((), chosen)
         slope = self._of_one if len(next(iter(weights.values()))) == 1 else self._slope
@@ -190,14 +220,13 @@ class FullBatch(NamedTuple):
         measure: bool = False,
     ) -> Estimate:
         """Compute the gradient."""
-        size = self.batch_size or fewer_rows(
-            ROWS_OF_A_GRADIENT, gradients.model.logits_per_row(data.batch)
-        )
-        size = min(size, data.rows)
-        if size == data.rows:
+        model = gradients.model
+        size = self.batch_size or model.rows_at_once
+        size = size or fewer_rows(ROWS_OF_A_GRADIENT, model.logits_per_row(data.batch))
+        if size >= data.rows:
             found, values = gradients(weights, data)
         else:
-            found, values = _accumulate(gradients, weights, data, size)
+            found, values = gradients.accumulated(weights, data, size)
         loss = _loss(values)
         gradient = gradients.with_prior(weights, found)
         return Estimate(gradient, loss, torch.zeros_like(loss), values)
@@ -432,27 +461,22 @@ def _differentiated(function: Function, pull: Pull, weights: dict[str, Tensor]) 
     return dict(back(pull(found))[0]), found
 
 
-def _differentiated_alone(function: Function, pull: Pull, weights: dict[str, Tensor]) -> Found:
+def _differentiated_alone(
+    model: LocalizedModel, function: Function, pull: Pull, weights: dict[str, Tensor]
+) -> Found:
     """Do the same for one chain, and let activations go on the way, which ``vjp`` keeps."""
     leaves = {name: w.detach().requires_grad_() for name, w in weights.items()}
-    with torch.enable_grad():
-        found = function(leaves)
-    slope = torch.autograd.grad(
-        found, list(leaves.values()), pull(found.detach()), materialize_grads=True
-    )
-    return dict(zip(leaves, slope, strict=True)), found.detach()
 
+    def there_and_back() -> tuple[tuple[Tensor, ...], Tensor]:
+        with torch.enable_grad():
+            found = function(leaves)
+        slope = torch.autograd.grad(
+            found, list(leaves.values()), pull(found.detach()), materialize_grads=True
+        )
+        return slope, found.detach()
 
-def _accumulate(gradients: Gradients, weights: Weights, data: Data, size: int) -> Found:
-    device = next(iter(weights.values())).device
-    total = {name: torch.zeros_like(w) for name, w in weights.items()}
-    values = []
-    for rows in torch.arange(data.rows, device=device).split(size):
-        slope, seen = gradients(weights, data, rows)
-        for name, g in slope.items():
-            total[name] += g
-        values.append(seen)
-    return total, torch.cat(values, dim=1)
+    slope, found = model.network.while_held({**model.frozen, **leaves}, there_and_back)
+    return dict(zip(leaves, slope, strict=True)), found
 
 
 def _from_rows(

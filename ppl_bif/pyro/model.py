@@ -17,6 +17,7 @@ from ppl_bif.checks import (
     check_finite_weights,
     check_outputs,
     positive,
+    whole,
 )
 from ppl_bif.data import Batch, digest, inputs, logits, map_arrays, num_rows, target
 from ppl_bif.kernel import as_localization, known_precision
@@ -57,11 +58,13 @@ class LocalizedModel:
         localization: float | str,
         inverse_temperature: float,
         sites: Sites,
+        rows_at_once: int | None = None,
     ) -> None:
         self.network = network
         self.likelihood = as_likelihood(likelihood)
         self.localization = as_localization(localization)
         self.inverse_temperature = positive("inverse_temperature", inverse_temperature)
+        self.rows_at_once = None if rows_at_once is None else whole("rows_at_once", rows_at_once)
         chosen = select_sites(list(network.weights), sites)
         self.mode = {name: network.weights[name] for name in chosen}
         frozen = {n: w for n, w in network.weights.items() if n not in self.mode}
@@ -222,6 +225,7 @@ def localize(
     inverse_temperature: float = 1.0,
     sites: Sites = None,
     compute_dtype: str | None = None,
+    rows_at_once: int | None = None,
     device: str = "auto",
 ) -> LocalizedModel:
     """Wrap a trained network as a Pyro model of the weights around it.
@@ -257,6 +261,10 @@ def localize(
         log-likelihoods stay float32, because a step is smaller than bfloat16 can tell. None leaves
         all as it is; weights that are of half precision are sampled in float32, and computed with
         as they were.
+    rows_at_once
+        Rows that a gradient holds at once: one of more rows is accumulated, which takes less memory
+        and changes nothing else. None: all rows of a minibatch, and of the full gradient at most
+        2,048, fewer where they have very many logits.
     device
         ``"auto"`` runs where the network is; ``"cpu"``, ``"cuda"`` or ``"cuda:1"`` copy it there.
 
@@ -285,6 +293,7 @@ def localize(
         "localization": localization,
         "inverse_temperature": inverse_temperature,
         "sites": sites,
+        "rows_at_once": rows_at_once,
     }
     if is_sharded(network):
         if params is not None or computed is not None or device != "auto":

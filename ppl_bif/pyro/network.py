@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn.modules.conv import _ConvNd
+from torch.utils.checkpoint import checkpoint
 
 from ppl_bif.pyro.precision import as_masters, cast_statistics
 
@@ -31,6 +32,9 @@ class Network(NamedTuple):
         What is neither sampled nor trained, such as statistics of BatchNorm.
     apply
         ``(weights, *inputs, **named_inputs) -> outputs``.
+    while_held
+        ``(weights, job) -> job()``, done while the module holds these weights: what activation
+        checkpointing computes again on the way back is then of these weights as well.
     compute_dtype
         What weights and inputs are cast to when it is called; None for what they are.
     convolves
@@ -42,6 +46,7 @@ class Network(NamedTuple):
     weights: dict[str, Tensor]
     buffers: dict[str, Tensor]
     apply: Callable[..., Any]
+    while_held: Callable[[Mapping[str, Tensor], Callable[[], Any]], Any]
     compute_dtype: torch.dtype | None
     convolves: bool
 
@@ -99,15 +104,32 @@ def as_network(
     def apply(weights: Mapping[str, Tensor], *args: Any, **kwargs: Any) -> Any:
         return functional_call(frozen, dict(weights), args, named(args, kwargs))
 
+    holder = _Holder(frozen)
+
+    def while_held(weights: Mapping[str, Tensor], job: Callable[[], Any]) -> Any:
+        return functional_call(holder, {f"module.{n}": w for n, w in weights.items()}, (job,))
+
     return Network(
         type(network).__qualname__,
         repr(network),
         weights,
         dict(frozen.named_buffers()),
         apply,
+        while_held,
         compute_dtype,
         any(isinstance(module, _ConvNd) for module in frozen.modules()),
     )
+
+
+class _Holder(nn.Module):
+    """Does a job while weights are put into its module."""
+
+    def __init__(self, module: nn.Module) -> None:
+        super().__init__()
+        self.module = module
+
+    def forward(self, job: Callable[[], Any]) -> Any:
+        return job()
 
 
 def _prepared_hugging_face(
@@ -128,6 +150,7 @@ def _prepared_hugging_face(
     if not hasattr(config, "_attn_implementation"):
         return lambda args, kwargs: kwargs
     config.use_cache = False
+    _checkpointed(network)
     if next(network.parameters()).device.type == "cpu":
         network.set_attn_implementation("eager")
     masked = "attention_mask" in inspect.signature(network.forward).parameters
@@ -139,6 +162,22 @@ def _prepared_hugging_face(
         return {**kwargs, "attention_mask": torch.ones_like(ids)}
 
     return named
+
+
+def _checkpointed(network: nn.Module) -> None:
+    """Have layers that were told to checkpoint do it though nothing is trained, where it can be."""
+    for layer in network.modules():
+        if getattr(layer, "gradient_checkpointing", False) and layer is not network:
+            # Of this layer alone: its parts, such as dropout, stay in evaluation mode.
+            layer.training = True
+            layer._gradient_checkpointing_func = _computed_again
+
+
+def _computed_again(function: Callable[..., Any], *args: Any) -> Any:
+    """Keep no activations, but where ``torch.func`` differentiates, which cannot do without."""
+    if torch._C._are_functorch_transforms_active():
+        return function(*args)
+    return checkpoint(function, *args, use_reentrant=False)
 
 
 def _replaced(weights: dict[str, Tensor], params: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -48,6 +48,8 @@ def as_sharded(network: nn.Module) -> Network:
         {name: _part(w).clone() for name, w in network.named_parameters()},
         dict(network.named_buffers()),
         lambda _, *args, **kwargs: network(*args, **kwargs),
+        # It holds its weights on the way back by itself.
+        lambda _, job: job(),
         None,
         convolves=False,
     )
