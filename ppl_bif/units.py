@@ -8,7 +8,7 @@ import xarray as xr
 
 from ppl_bif.text import IGNORED
 
-__all__ = ["BY", "Span", "Units", "as_by", "units"]
+__all__ = ["BY", "Span", "Units", "as_by", "consecutive", "units"]
 
 BY = ("sequence", "token", "document", "span")
 REDUCE = ("sum", "mean")
@@ -47,6 +47,8 @@ class Units(NamedTuple):
     def rows(self, chosen: Any, length: int) -> np.ndarray:
         """Return the rows, of so many tokens each, that some units lie in, in order."""
         first, last = self.start[chosen] // length, (self.stop[chosen] - 1) // length
+        if (first == last).all():
+            return np.unique(first)
         return np.unique(
             np.concatenate([np.arange(a, b + 1) for a, b in zip(first, last, strict=True)])
         )
@@ -73,12 +75,25 @@ class Units(NamedTuple):
         start = np.searchsorted(rows, start // length) * length + start % length
         flat = values.reshape(*values.shape[:2], -1)
         if (size == 1).all():
-            found = flat[..., start]
+            found = flat[..., consecutive(start)]
         else:
             flat = np.concatenate([flat, np.zeros((*flat.shape[:2], 1), flat.dtype)], axis=2)
             edges = np.stack([start, start + size], axis=1).ravel()
             found = np.add.reduceat(flat, edges, axis=2, dtype=float)[..., ::2]
         return found if self.counts is None else found / self.counts[chosen]
+
+
+def consecutive(numbers: np.ndarray) -> slice | np.ndarray:
+    """Return a slice in place of numbers that follow one another: taking it copies nothing.
+
+    Examples
+    --------
+    >>> consecutive(np.array([3, 4, 5])), consecutive(np.array([3, 5]))
+    (slice(3, 6, None), array([3, 5]))
+    """
+    if len(numbers) and (np.diff(numbers) == 1).all():
+        return slice(int(numbers[0]), int(numbers[-1]) + 1)
+    return numbers
 
 
 def as_by(by: Any) -> dict[str, str]:
