@@ -129,9 +129,10 @@ def usable_chains(idata: Any) -> tuple[list[int], list[int]]:
         Positions along ``chain``. A chain is excluded from the first draw marked as diverging on,
         hence whole.
     """
-    stats, likelihood = group(idata, "sample_stats"), group(idata, "log_likelihood")
-    some = likelihood if likelihood is not None else stats
-    sizes = {} if some is None else some.sizes
+    stats = group(idata, "sample_stats")
+    # Log-likelihoods may lie in the posterior.
+    places = (group(idata, "log_likelihood"), group(idata, "posterior"), stats)
+    sizes: Mapping[Any, int] = next((place.sizes for place in places if place is not None), {})
     if not {"chain", "draw"} <= set(sizes):
         raise ValueError(
             f"log-likelihoods must have dims chain and draw; got {list(sizes)}: rename them, or "

@@ -68,8 +68,8 @@ class _Estimator(NamedTuple):
 def influence(
     idata: Any,
     *,
-    train: str = "train_obs",
-    query: str = "query_obs",
+    train: Any = "train_obs",
+    query: Any = "query_obs",
     observable: Any = None,
     groups: Any = None,
     kind: str = "covariance",
@@ -92,7 +92,11 @@ def influence(
         A run of :func:`ppl_bif.sample`, or any InferenceData or DataTree with pointwise
         log-likelihoods, such as NUTS gives.
     train, query
-        Variables of ``log_likelihood``. A group of one variable needs neither: it is both.
+        Variables of ``log_likelihood``: one, whose elements are the rows, or a list, whose rows
+        follow one another with ids that name the variable, such as ``y2[3]``. A group of one
+        variable needs neither: it is both. Rows of several dims have the coordinates of each as
+        ids, ``"Choate,1999"``. Log-likelihoods that lie in the posterior, as CmdStan's
+        ``log_lik``, are named too.
     observable
         What is explained in place of ``query``, element by element: a variable of ``posterior`` or
         ``posterior_predictive``, a list of them, or a function of the posterior's Dataset that
@@ -100,7 +104,8 @@ def influence(
     groups
         Score groups of training rows, whose log-likelihoods are summed: the name of a coordinate
         of the rows or of a variable of ``constant_data`` or ``observed_data``, or an array with
-        the group of each row.
+        the group of each row. Of several dims, one of them, or what is known along it; of several
+        variables, ``"variable"``.
     kind
         ``"covariance"`` (the influence) or ``"correlation"`` (the normalized BIF, without beta,
         within -1 ... 1).
