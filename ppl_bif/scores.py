@@ -177,9 +177,9 @@ def influence(
     """
     _check_estimator(kind, shrink)
     refuse_unsampled(idata)
-    rows, explained = traces(idata, train, query, observable, Parts(by, spans, reduce, groups))
     if groups is not None and is_streamed(idata):
         raise ValueError("a run with stream=True keeps no traces to sum: sample with stream=False")
+    rows, explained = traces(idata, train, query, observable, Parts(by, spans, reduce, groups))
     sums = find_sums(idata, explained, kind=kind, shrink=shrink)
     train_ids = rows.ids if sums is None else sums.ids
     shrunk = sums is None and shrinks(shrink, kind, len(rows.ids))
@@ -188,7 +188,7 @@ def influence(
     if sums is not None:
         plain = sums.fitting(plain)
     copula = _copula(*some, plain)._replace(wider=_widening(*some)) if shrunk else None
-    attrs = attributes(idata, rows, plain, kind=kind, shrunk=shrunk)
+    attrs = attributes(idata, rows, explained, plain, kind=kind, shrunk=shrunk)
     scale = attrs["inverse_temperature"] if kind == "covariance" else 1.0
     estimator = _Estimator(kind, scale, plain, copula)
 
@@ -218,11 +218,13 @@ def influence(
 
 
 def attributes(
-    idata: Any, rows: Traces, blocks: Blocks, *, kind: str, shrunk: bool
+    idata: Any, rows: Traces, explained: Traces, blocks: Blocks, *, kind: str, shrunk: bool
 ) -> dict[str, Any]:
     """Say how scores were made."""
     return {
         "kind": kind,
+        "train_variable": str(rows.array.name),
+        "query_variable": str(explained.array.name),
         "shrink": "eb" if shrunk else "none",
         "inverse_temperature": inverse_temperature(idata),
         "chains_used": rows.chains,

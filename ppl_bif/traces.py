@@ -241,7 +241,8 @@ def _grouped(rows: Traces, labels: np.ndarray) -> Traces:
         part, mine = rows.read(slice(start, start + width)), code[start : start + width]
         for at in np.unique(mine):
             sums[..., at] += part[..., mine == at].sum(axis=2, dtype=float)
-    array = xr.DataArray(sums, dims=("chain", "draw", rows.dim), name=rows.array.name)
+    name = f"groups of {rows.array.name}"
+    array = xr.DataArray(sums, dims=("chain", "draw", rows.dim), name=name)
     return Traces(array, names, rows.dim, rows.chains)
 
 
