@@ -189,15 +189,25 @@ def report(
     out: Annotated[
         Path | None, typer.Option("--out", "-o", help="File.", show_default="RUN with .html")
     ] = None,
-    k: Annotated[int, typer.Option("-k", min=1, help="Training rows in each direction.")] = 5,
+    k: Annotated[
+        int | None,
+        typer.Option("-k", min=1, help="Training rows in each direction.", show_default="5"),
+    ] = None,
     query: Queries = None,
     html: Annotated[
         Path | None,
-        typer.Option(help="Write this page instead: choose a token, and see what taught it."),
+        typer.Option(
+            help="Write this page instead, alone: choose a token, and see what taught it."
+        ),
     ] = None,
 ) -> None:
     """Write a page that stands alone: verdict, strongest influences with errors, settings."""
     if html is not None:
+        if (out, k, query) != (None, None, None):
+            raise ValueError(
+                "--html writes another page, on which all queries can be chosen: leave -k, --query "
+                "and --out out, or --html"
+            )
         from ppl_bif.explorer import write_explorer
 
         typer.echo(f"wrote {write_explorer(_open(run), html)}")
@@ -205,7 +215,7 @@ def report(
     from ppl_bif.report import write_report
 
     path = run.resolve().with_suffix(".html") if out is None else out
-    typer.echo(f"wrote {write_report(_open(run), path, queries=query, k=k)}")
+    typer.echo(f"wrote {write_report(_open(run), path, queries=query, k=k or 5)}")
 
 
 @app.command()

@@ -14,7 +14,7 @@ __all__ = ["jackknife"]
 
 
 def jackknife(
-    idata: Any, *, observable: Any = None, groups: Any = None, train: str = "train_obs"
+    idata: Any, *, observable: Any = None, groups: Any = None, train: Any = "train_obs"
 ) -> xr.Dataset:
     r"""Estimate how posterior means would vary from one sample of data to the next.
 
@@ -38,7 +38,7 @@ def jackknife(
         is more rows of the same school, not another school like it. Give the log-likelihood of the
         group with that parameter integrated out.
     train
-        Variable of ``log_likelihood``. A group of one variable needs none.
+        Variable of ``log_likelihood``, or several. A group of one variable needs none.
 
     Returns
     -------
@@ -69,7 +69,8 @@ def jackknife(
     refuse_unsampled(idata)
     posterior = group(idata, "posterior")
     if observable is None and posterior is not None:
-        observable = [str(name) for name in posterior]
+        rows_too = [train] if isinstance(train, str) else train
+        observable = [str(name) for name in posterior if name not in rows_too]
     rows, explained = traces(
         idata, train, "", [] if observable is None else observable, Parts(groups=groups)
     )

@@ -23,9 +23,10 @@ def top(
     k: int = 10,
     *,
     fdr: float = 0.05,
-    train: str = "train_obs",
-    query: str = "query_obs",
-    observable: str | None = None,
+    train: Any = "train_obs",
+    query: Any = "query_obs",
+    observable: Any = None,
+    groups: Any = None,
     shrink: str | None = "auto",
     by: Any = "sequence",
     spans: Any = None,
@@ -53,7 +54,7 @@ def top(
         Rows listed in each direction.
     fdr
         Expected share of false discoveries among the rows called resolved.
-    train, query, observable, shrink, by, spans, reduce
+    train, query, observable, groups, shrink, by, spans, reduce
         Of a run, as :func:`ppl_bif.influence` takes them. ``shrink="auto"`` shrinks where that
         function does, but no more than 2^24 pairs.
 
@@ -68,7 +69,8 @@ def top(
     Raises
     ------
     ValueError
-        If there are fewer than k training rows, or ``fdr`` is not between 0 and 1.
+        If there are fewer than k training rows or groups, ``fdr`` is not between 0 and 1, or scores
+        that are there already are to be grouped or made of something else.
 
     Examples
     --------
@@ -90,11 +92,17 @@ def top(
     """
     if not 0 < fdr < 1:
         raise ValueError(f"fdr must lie between 0 and 1; got {fdr!r}")
-    if not isinstance(scores, xr.Dataset) or "influence" not in scores:
-        sides = traces(scores, train, query, observable, Parts(by, spans, reduce))
-        rows, queries = (len(side.ids) for side in sides)
-        few = shrink == "eb" or rows * queries <= BLOCK_PAIRS
+    if isinstance(scores, xr.Dataset) and "influence" in scores:
+        if any(asked is not None for asked in (observable, groups, spans)):
+            raise ValueError(
+                "observable, groups and spans are taken of a run, and these are scores: pass the "
+                "run, or give them to ppl_bif.influence"
+            )
+    else:
         if not is_streamed(scores):
+            sides = traces(scores, train, query, observable, Parts(by, spans, reduce, groups))
+            rows, queries = (len(side.ids) for side in sides)
+            few = shrink == "eb" or rows * queries <= BLOCK_PAIRS
             if not (few and shrinks(shrink, "covariance", rows)):
                 return _searched(scores, *sides, k, fdr)
             shrink = "eb"
@@ -103,6 +111,7 @@ def top(
             train=train,
             query=query,
             observable=observable,
+            groups=groups,
             shrink=shrink,
             by=by,
             spans=spans,
@@ -126,7 +135,7 @@ def _searched(run: Any, rows: Traces, explained: Traces, k: int, fdr: float) -> 
     size = len(rows.ids), len(explained.ids)
     _check_k(k, size[0])
     blocks = blocks_against(rows.some(), explained.some())
-    attrs = attributes(run, rows, blocks, kind="covariance", shrunk=False)
+    attrs = attributes(run, rows, explained, blocks, kind="covariance", shrunk=False)
     best = search(
         rows.read,
         explained.read,

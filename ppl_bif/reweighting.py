@@ -24,8 +24,8 @@ def reweight(
     *,
     observable: Any = None,
     groups: Any = None,
-    train: str = "train_obs",
-    query: str = "query_obs",
+    train: Any = "train_obs",
+    query: Any = "query_obs",
 ) -> xr.Dataset:
     r"""Foretell the shift of expectations when rows are dropped, doubled or weighted otherwise.
 
@@ -48,7 +48,7 @@ def reweight(
     groups
         Weight groups of rows, as in :func:`ppl_bif.influence`.
     train, query
-        Variables of ``log_likelihood``.
+        Variables of ``log_likelihood``, as in :func:`ppl_bif.influence`.
 
     Returns
     -------
@@ -121,11 +121,15 @@ class _Plan(NamedTuple):
 
 def _plan(weights: Any, ids: np.ndarray) -> _Plan:
     if isinstance(weights, Mapping):
-        values, known = np.ones((1, len(ids))), {one: at for at, one in enumerate(ids.tolist())}
+        values, known = np.ones((1, len(ids))), {one: at for at, one in enumerate(ids)}
         for row, weight in weights.items():
             if row not in known:
                 raise ValueError(f"there is no row {row!r}; there are {ids[:5].tolist()} ...")
             values[0, known[row]] = weight
+        if len(known) < len(ids):
+            raise ValueError(
+                "several rows have the same id: weight them together by groups=, or pass an array"
+            )
     else:
         values = np.atleast_2d(np.asarray(weights, float))
     if values.ndim != 2 or values.shape[1] != len(ids):

@@ -53,6 +53,9 @@ def arviz() -> Any:
 def inference_data(groups: Mapping[str, xr.Dataset], attrs: Mapping[str, Any]) -> Any:
     """Bundle groups as what the installed ArviZ calls InferenceData.
 
+    ArviZ goes through all variables of a group of draws: those without draws, as the sums of a
+    streamed run, are laid into ``constant_data``, and dims without coordinates are counted.
+
     Parameters
     ----------
     groups
@@ -66,12 +69,27 @@ def inference_data(groups: Mapping[str, xr.Dataset], attrs: Mapping[str, Any]) -
         The first with ArviZ 0.x, the second with ArviZ 1.x.
     """
     az = arviz()
-    groups = {name: ds for name, ds in groups.items() if ds.data_vars}
+    groups = {name: ds for name, ds in _as_arviz_takes_them(groups).items() if ds.data_vars}
     if int(az.__version__.split(".")[0]) < 1:
         return az.InferenceData(attrs=dict(attrs), **groups)
     tree = xr.DataTree.from_dict(dict(groups))
     tree.attrs = dict(attrs)
     return tree
+
+
+def _as_arviz_takes_them(groups: Mapping[str, xr.Dataset]) -> dict[str, xr.Dataset]:
+    found = dict(groups)
+    if "log_likelihood" in found:
+        likelihood = found["log_likelihood"]
+        apart = [name for name, of in likelihood.items() if "draw" not in of.dims]
+        if apart:
+            constant = found.get("constant_data", xr.Dataset())
+            found["constant_data"] = constant.merge(likelihood[apart])
+            found["log_likelihood"] = likelihood.drop_vars(apart)
+    for name in {"posterior", "log_likelihood"} & set(found):
+        bare = set(found[name].dims) - set(found[name].coords)
+        found[name] = found[name].assign_coords({d: np.arange(found[name].sizes[d]) for d in bare})
+    return found
 
 
 def pareto_smoothed(log_weights: np.ndarray) -> tuple[np.ndarray, float]:
@@ -129,9 +147,10 @@ def usable_chains(idata: Any) -> tuple[list[int], list[int]]:
         Positions along ``chain``. A chain is excluded from the first draw marked as diverging on,
         hence whole.
     """
-    stats, likelihood = group(idata, "sample_stats"), group(idata, "log_likelihood")
-    some = likelihood if likelihood is not None else stats
-    sizes = {} if some is None else some.sizes
+    stats = group(idata, "sample_stats")
+    # Log-likelihoods may lie in the posterior.
+    places = (group(idata, "log_likelihood"), group(idata, "posterior"), stats)
+    sizes: Mapping[Any, int] = next((place.sizes for place in places if place is not None), {})
     if not {"chain", "draw"} <= set(sizes):
         raise ValueError(
             f"log-likelihoods must have dims chain and draw; got {list(sizes)}: rename them, or "

@@ -68,8 +68,8 @@ class _Estimator(NamedTuple):
 def influence(
     idata: Any,
     *,
-    train: str = "train_obs",
-    query: str = "query_obs",
+    train: Any = "train_obs",
+    query: Any = "query_obs",
     observable: Any = None,
     groups: Any = None,
     kind: str = "covariance",
@@ -92,7 +92,11 @@ def influence(
         A run of :func:`ppl_bif.sample`, or any InferenceData or DataTree with pointwise
         log-likelihoods, such as NUTS gives.
     train, query
-        Variables of ``log_likelihood``. A group of one variable needs neither: it is both.
+        Variables of ``log_likelihood``: one, whose elements are the rows, or a list, whose rows
+        follow one another with ids that name the variable, such as ``y2[3]``. A group of one
+        variable needs neither: it is both. Rows of several dims have the coordinates of each as
+        ids, ``"Choate,1999"``. Log-likelihoods that lie in the posterior, as CmdStan's
+        ``log_lik``, are named too.
     observable
         What is explained in place of ``query``, element by element: a variable of ``posterior`` or
         ``posterior_predictive``, a list of them, or a function of the posterior's Dataset that
@@ -100,7 +104,8 @@ def influence(
     groups
         Score groups of training rows, whose log-likelihoods are summed: the name of a coordinate
         of the rows or of a variable of ``constant_data`` or ``observed_data``, or an array with
-        the group of each row.
+        the group of each row. Of several dims, one of them, or what is known along it; of several
+        variables, ``"variable"``.
     kind
         ``"covariance"`` (the influence) or ``"correlation"`` (the normalized BIF, without beta,
         within -1 ... 1).
@@ -172,9 +177,9 @@ def influence(
     """
     _check_estimator(kind, shrink)
     refuse_unsampled(idata)
-    rows, explained = traces(idata, train, query, observable, Parts(by, spans, reduce, groups))
     if groups is not None and is_streamed(idata):
         raise ValueError("a run with stream=True keeps no traces to sum: sample with stream=False")
+    rows, explained = traces(idata, train, query, observable, Parts(by, spans, reduce, groups))
     sums = find_sums(idata, explained, kind=kind, shrink=shrink)
     train_ids = rows.ids if sums is None else sums.ids
     shrunk = sums is None and shrinks(shrink, kind, len(rows.ids))
@@ -183,7 +188,7 @@ def influence(
     if sums is not None:
         plain = sums.fitting(plain)
     copula = _copula(*some, plain)._replace(wider=_widening(*some)) if shrunk else None
-    attrs = attributes(idata, rows, plain, kind=kind, shrunk=shrunk)
+    attrs = attributes(idata, rows, explained, plain, kind=kind, shrunk=shrunk)
     scale = attrs["inverse_temperature"] if kind == "covariance" else 1.0
     estimator = _Estimator(kind, scale, plain, copula)
 
@@ -213,11 +218,13 @@ def influence(
 
 
 def attributes(
-    idata: Any, rows: Traces, blocks: Blocks, *, kind: str, shrunk: bool
+    idata: Any, rows: Traces, explained: Traces, blocks: Blocks, *, kind: str, shrunk: bool
 ) -> dict[str, Any]:
     """Say how scores were made."""
     return {
         "kind": kind,
+        "train_variable": str(rows.array.name),
+        "query_variable": str(explained.array.name),
         "shrink": "eb" if shrunk else "none",
         "inverse_temperature": inverse_temperature(idata),
         "chains_used": rows.chains,

@@ -134,8 +134,13 @@ class Sums(NamedTuple):
 
 def is_streamed(idata: Any) -> bool:
     """Say whether a run has sums in place of traces."""
-    likelihood = group(idata, "log_likelihood")
-    return likelihood is not None and SUMS in likelihood
+    return _sums(idata) is not None
+
+
+def _sums(idata: Any) -> xr.DataArray | None:
+    """Find the sums of a run; a store that was opened by other means has them where they lie."""
+    places = (group(idata, name) for name in ("constant_data", "log_likelihood"))
+    return next((place[SUMS] for place in places if place is not None and SUMS in place), None)
 
 
 def find_sums(idata: Any, query: Traces, *, kind: str, shrink: str | None) -> Sums | None:
@@ -146,7 +151,8 @@ def find_sums(idata: Any, query: Traces, *, kind: str, shrink: str | None) -> Su
     ValueError
         If it is asked for what takes traces.
     """
-    if not is_streamed(idata):
+    sums = _sums(idata)
+    if sums is None:
         return None
     if query.units is not None:
         raise ValueError(
@@ -162,9 +168,7 @@ def find_sums(idata: Any, query: Traces, *, kind: str, shrink: str | None) -> Su
     if constant is None or "query_loss_at_mode" not in constant:
         raise ValueError("a run with stream=True needs its constant_data, and there is none")
     at_mode = -_tokens_summed(constant["query_loss_at_mode"])
-    likelihood = group(idata, "log_likelihood")
-    assert likelihood is not None
-    return Sums(likelihood[SUMS], query, at_mode)
+    return Sums(sums, query, at_mode)
 
 
 def _tokens_summed(losses: xr.DataArray) -> np.ndarray:

@@ -1,6 +1,7 @@
 """Traces of pointwise log-likelihoods in a run, found by name and read piece by piece."""
 
 import math
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -9,6 +10,7 @@ import xarray as xr
 from ppl_bif.errors import BIFError
 from ppl_bif.schema import group, refuse_unmarked, root_attrs, usable_chains
 from ppl_bif.units import Units, as_by, units
+from ppl_bif.variables import Rows, as_rows, refuse_other_draws, spread_over, together
 
 __all__ = [
     "DIAGNOSED_ROWS",
@@ -27,6 +29,8 @@ VALUES = 2**26
 # Rows that stand for all are taken from so many stretches of so many rows, so that of a run on disk
 # not everything is read.
 STRETCHES, STRETCH = 4, 2048
+# Names of a run that ppl_bif sampled; of any other, the only variable stands for both.
+DEFAULTS = ("train_obs", "query_obs")
 # So many training rows, from so many stretches, are looked at to diagnose a run.
 DIAGNOSED_ROWS, DIAGNOSED_STRETCHES = 2048, 32
 
@@ -44,6 +48,8 @@ class Traces(NamedTuple):
         Along which the rows lie.
     chains
         Positions of those that may be scored.
+    axes
+        Of each variable that rows come from, the sizes of their dims there.
     units
         Parts of the rows that are scored; None for the rows themselves, tokens summed.
     """
@@ -52,6 +58,7 @@ class Traces(NamedTuple):
     ids: np.ndarray
     dim: str
     chains: list[int]
+    axes: tuple[dict[str, int], ...] = ()
     units: Units | None = None
 
     @property
@@ -128,29 +135,42 @@ class Parts(NamedTuple):
 
 
 def traces(
-    idata: Any, train: str, query: str, observable: Any, parts: Parts | None = None
+    idata: Any, train: Any, query: Any, observable: Any, parts: Parts | None = None
 ) -> tuple[Traces, Traces]:
     """Find the traces of training rows and of what is explained, as ``influence`` names them."""
-    parts = parts or Parts()
-    likelihood = group(idata, "log_likelihood")
-    if likelihood is None or not likelihood.data_vars:
-        raise ValueError(
-            "influence needs pointwise log-likelihoods: the InferenceData has no log_likelihood "
-            "group; make it with ppl_bif.sample, or compute it (numpyro.infer.log_likelihood)"
-        )
+    parts, likelihoods = parts or Parts(), _likelihoods(idata, train)
     used, excluded = usable_chains(idata)
     if not used:
         raise BIFError(f"every chain diverged ({excluded}): sample again with a smaller step")
-    only = str(next(iter(likelihood))) if len(likelihood) == 1 else None
-    rows = _named(likelihood, train, only, "train", used)
+    rows = _named(likelihoods, train, "train", used)
     by, constant = as_by(parts.by), group(idata, "constant_data")
     rows = _in_parts(rows, constant, by["train"], "train", parts)
+    if observable is not None:
+        explained = observed(idata, observable, used)
+    else:
+        explained = _named(_likelihoods(idata, query), query, "query", used)
+        explained = _in_parts(explained, constant, by["query"], "query", parts)
+    refuse_other_draws(explained.array, rows.array)
     if parts.groups is not None:
         rows = _grouped(rows, _labels(idata, parts.groups, rows))
-    if observable is not None:
-        return rows, observed(idata, observable, used)
-    explained = _named(likelihood, query, only, "query", used)
-    return rows, _in_parts(explained, constant, by["query"], "query", parts)
+    return rows, explained
+
+
+def _likelihoods(idata: Any, names: Any) -> Mapping[Any, xr.DataArray]:
+    """Return the log-likelihoods of a run, or the variables of its posterior if those are named."""
+    likelihood, posterior = group(idata, "log_likelihood"), group(idata, "posterior")
+    if likelihood is not None and likelihood.data_vars:
+        return likelihood.data_vars
+    known = {} if posterior is None else dict(posterior.data_vars)
+    named = [names] if isinstance(names, str) else list(names)
+    if named and set(named) <= set(known):
+        return {name: known[name] for name in named}
+    like = [name for name in known if "log_lik" in str(name)]
+    raise ValueError(
+        "influence needs pointwise log-likelihoods: the InferenceData has no log_likelihood "
+        "group; make it with ppl_bif.sample, or compute it (numpyro.infer.log_likelihood)"
+        + (f"; if those are {like} of the posterior, name them by train=" if like else "")
+    )
 
 
 def observed(idata: Any, observable: Any, chains: list[int]) -> Traces:
@@ -181,22 +201,10 @@ def observed(idata: Any, observable: Any, chains: list[int]) -> Traces:
                 "an observable that is a function gives an xarray.DataArray with dims chain and "
                 f"draw; got {type(made).__name__}"
             )
-        return _as_traces(made, "query", chains)
+        return _as_traces(as_rows(made, "query"), chains)
     predicted = group(idata, "posterior_predictive")
     known = {**(predicted.data_vars if predicted is not None else {}), **posterior.data_vars}
-    if isinstance(observable, str):
-        return _named(known, observable, None, "query", chains)
-    found = [_named(known, name, None, "query", chains) for name in observable]
-    ids = [
-        name if len(one.ids) == 1 and str(one.ids[0]) == name else f"{name}[{i}]"
-        for name, one in zip(observable, found, strict=True)
-        for i in one.ids
-    ]
-    flat = [
-        one.array.rename({one.dim: "query"}).drop_vars("query", errors="ignore") for one in found
-    ]
-    array = xr.concat([one.reset_coords(drop=True) for one in flat], "query", coords="minimal")
-    return Traces(array, np.array(ids), "query", chains)
+    return _named(known, observable, "query", chains)
 
 
 def _labels(idata: Any, groups: Any, rows: Traces) -> np.ndarray:
@@ -208,13 +216,13 @@ def _labels(idata: Any, groups: Any, rows: Traces) -> np.ndarray:
         labels = rows.array[groups].values
     else:
         places = [group(idata, name) for name in ("constant_data", "observed_data")]
-        found = [place[groups].values for place in places if place is not None and groups in place]
+        found = [place[groups] for place in places if place is not None and groups in place]
         if not found:
             raise ValueError(
                 f"groups={groups!r} is neither a coordinate of {dim!r} nor in constant_data or "
                 "observed_data: pass an array with the group of each row"
             )
-        labels = found[0]
+        labels = spread_over(found[0], rows.axes)
     if labels.shape != (count,):
         raise ValueError(
             f"groups must have one entry for each of {count} rows; got shape {labels.shape}"
@@ -233,7 +241,8 @@ def _grouped(rows: Traces, labels: np.ndarray) -> Traces:
         part, mine = rows.read(slice(start, start + width)), code[start : start + width]
         for at in np.unique(mine):
             sums[..., at] += part[..., mine == at].sum(axis=2, dtype=float)
-    array = xr.DataArray(sums, dims=("chain", "draw", rows.dim), name=rows.array.name)
+    name = f"groups of {rows.array.name}"
+    array = xr.DataArray(sums, dims=("chain", "draw", rows.dim), name=name)
     return Traces(array, names, rows.dim, rows.chains)
 
 
@@ -247,25 +256,21 @@ def _in_parts(
     return found._replace(ids=of.ids, units=of)
 
 
-def _named(dataset: Any, name: str, only: str | None, role: str, chains: list[int]) -> Traces:
-    if name not in dataset and only is not None:
-        name = only
-    if name not in dataset:
-        raise ValueError(f"{role} variable {name!r} is not there; there are {list(dataset)}")
-    return _as_traces(dataset[name], role, chains)
-
-
-def _as_traces(array: xr.DataArray, role: str, chains: list[int]) -> Traces:
-    name = array.name
-    missing = {"chain", "draw"} - set(array.dims)
+def _named(known: Mapping[Any, xr.DataArray], names: Any, role: str, chains: list[int]) -> Traces:
+    """Find a variable, or the only one there is, or several, whose rows follow one another."""
+    wanted = [names] if isinstance(names, str) else list(names)
+    if names in DEFAULTS and len(known) == 1:
+        wanted = list(known)
+    missing = [name for name in wanted if name not in known]
     if missing:
-        raise ValueError(f"{name!r} must have dims chain and draw; it has {array.dims}")
-    dims = [d for d in array.dims if d not in ("chain", "draw")]
-    own = [d for d in dims if not str(d).endswith("_token")]
-    if not own:
-        return Traces(array.expand_dims({role: [name]}), np.array([name]), role, chains)
-    if len(own) == 1:
-        return Traces(array, array[own[0]].values, str(own[0]), chains)
-    flat = array.stack({role: own}, create_index=False)
-    index = np.ndindex(*(array.sizes[d] for d in own))
-    return Traces(flat, np.array([",".join(map(str, i)) for i in index]), role, chains)
+        advice = f": name them by {role}=, one or a list" if names in DEFAULTS else ""
+        raise ValueError(
+            f"{role} variable {missing[0]!r} is not there; there are {list(known)}{advice}"
+        )
+    arrays = [known[name] for name in wanted]
+    rows = as_rows(arrays[0], role) if isinstance(names, str) else together(arrays, role)
+    return _as_traces(rows, chains)
+
+
+def _as_traces(rows: Rows, chains: list[int]) -> Traces:
+    return Traces(rows.array, rows.ids, rows.dim, chains, rows.axes)

@@ -120,6 +120,9 @@ def test_report_is_written_beside_the_run_or_where_asked(run_path, tmp_path):
         (("top", "RUN", "-k", "1000"), "at most the 40 training rows"),
         (("top", "RUN", "--fdr", "2"), "fdr must lie between 0 and 1"),
         (("report", "RUN", "--out", "FOLDER"), "is a folder"),
+        (("report", "RUN", "--html", "page.html", "-k", "5"), "leave -k, --query and --out out"),
+        (("report", "RUN", "--html", "page.html", "-q", "q0"), "leave -k, --query and --out out"),
+        (("report", "RUN", "--html", "page.html", "-o", "page.html"), "or --html"),
     ],
 )
 def test_errors_are_one_line_on_stderr(run_path, tmp_path, words, message):

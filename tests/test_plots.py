@@ -14,11 +14,13 @@ from ppl_bif.plots.captions import score_lines, score_text, shorten
 from ppl_bif.plots.choose import best_of
 from ppl_bif.plots.gallery import gallery
 from ppl_bif.ranking import top
-from ppl_bif.schema import group
+from ppl_bif.schema import group, inference_data
 from ppl_bif.scores import influence
 from tests.synthetic_run import QUERY_IDS, make_run
 
 pytest.importorskip("matplotlib")
+
+GROUPS = ("log_likelihood", "constant_data")
 
 
 @pytest.fixture(scope="module")
@@ -124,6 +126,29 @@ def test_a_notebook_shows_it_without_pyplot(run, scores):
 
 def test_a_run_alone_is_enough_and_five_queries_are_shown(run):
     assert len(shown(plot_top(run, k=1))) == 5 * 3
+
+
+def test_training_rows_explained_have_their_own_pictures_and_labels(run):
+    scores, data = influence(run, query="train_obs"), group(run, "constant_data")
+    for shown_scores in (scores, top(scores, 2)):
+        figure = plot_top(shown_scores, idata=run, query=[103], k=2)
+        expected = np.round(data["train_image"].values[3] / 16 * 255)
+        np.testing.assert_array_equal(shown(figure)[0], expected)
+        label = f"digit {data['train_target'].values[3]}"
+        assert any(text.split("\n")[:2] == ["103", label] for text in texts(figure))
+
+
+def test_rows_of_a_run_without_ids_are_not_taken_for_queries(run):
+    """Pictures of six queries are none of forty training rows."""
+    nameless = {name: group(run, name).drop_vars(["train", "query"]) for name in GROUPS}
+    bare = inference_data(nameless, {})
+    figure = plot_top(influence(bare, query="train_obs"), idata=bare, query=[3], k=1)
+    assert len(shown(figure)) == 3
+
+
+def test_groups_and_parameters_have_no_pictures(run):
+    groups = influence(run, groups=np.arange(40) % 4 + 100)
+    assert not shown(plot_top(groups, idata=run, k=1))
 
 
 @pytest.mark.parametrize("channels", [(), (1,), (3,), (4,)])

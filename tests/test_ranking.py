@@ -10,6 +10,7 @@ from scipy.stats import false_discovery_control
 from scipy.stats import t as student
 
 import ppl_bif as bif
+from tests.conjugate import regression
 from tests.series import factors, run_of
 
 
@@ -105,6 +106,25 @@ def test_a_run_is_asked_for_its_scores():
     assert best.attrs["k"] == 4
     assert best.attrs["fdr"] == 0.1
     assert best.attrs["inverse_temperature"] == 2.0
+
+
+@pytest.mark.parametrize("shrink", [None, "eb"])
+def test_a_run_is_asked_for_groups_and_observables(shrink):
+    run = regression().draws(draws=200)
+    asked = {"groups": np.arange(40) % 8, "shrink": shrink}
+    for observable in ("slope", ["slope"], lambda posterior: posterior["slope"].sum("at")):
+        best = bif.top(run, k=3, observable=observable, **asked)
+        scores = bif.influence(run, observable=observable, **asked)
+        xr.testing.assert_allclose(best, bif.top(scores, k=3))
+        assert set(best["train"].values.ravel()) <= set(range(8))
+    with pytest.raises(ValueError, match="at most the 8 training rows"):
+        bif.top(run, k=9, observable="slope", **asked)
+
+
+def test_scores_are_not_asked_for_what_only_a_run_has():
+    for asked in ({"groups": [0, 1]}, {"observable": "slope"}):
+        with pytest.raises(ValueError, match="are taken of a run, and these are scores"):
+            bif.top(table([[1.0, 2.0]]), k=1, **asked)
 
 
 def test_many_queries_are_done_in_parts(monkeypatch):

@@ -58,7 +58,7 @@ def assert_equal(one, other):
 
 def test_scores_and_diagnosis_are_those_of_traces(backend):
     streamed, stored = run(backend, stream=True), run(backend)
-    sums = streamed["log_likelihood"]["train_sums"]
+    sums = streamed["constant_data"]["train_sums"]
     assert sums.dims == ("chain", "block", "factor", "train")
     assert sums.shape == (4, 8, 2 + 4, 30)
     ours = bif.influence(streamed)
@@ -140,8 +140,8 @@ def test_a_run_on_disk_that_is_stopped_goes_on(backend, tmp_path, monkeypatch):
         run(backend, path, stream=True)
     so_far = bif.open_store(path)
     assert so_far.attrs["draws"] == 16
-    assert so_far["log_likelihood"]["train_sums"].sizes["block"] == 2
-    assert np.isfinite(so_far["log_likelihood"]["train_sums"]).all()
+    assert so_far["constant_data"]["train_sums"].sizes["block"] == 2
+    assert np.isfinite(so_far["constant_data"]["train_sums"]).all()
     assert_equal(run(backend, path, stream=True), whole)
     assert_equal(bif.open_store(path), whole)
     assert_close(bif.influence(run(backend, path, stream=True)), bif.influence(whole))

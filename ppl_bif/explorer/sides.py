@@ -39,7 +39,8 @@ def side_of(idata: Any, scores: xr.Dataset, name: str) -> Side:
     """
     if f"{name}_row" in scores.coords:
         return _texts(idata, scores, name)
-    known = gallery(idata, name, ids=scores[name].values)
+    variable = scores.attrs.get(f"{name}_variable")
+    known = gallery(idata, name, ids=scores[name].values, variable=variable)
     rows = [
         {
             "id": str(row),

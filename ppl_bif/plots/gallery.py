@@ -34,7 +34,9 @@ class Gallery(NamedTuple):
         return () if self.labels is None or at is None else self.labels[at]
 
 
-def gallery(idata: Any, name: str, images: Any = None, ids: Any = None) -> Gallery:
+def gallery(
+    idata: Any, name: str, images: Any = None, ids: Any = None, variable: str | None = None
+) -> Gallery:
     """Collect the pictures and labels of train or query rows.
 
     Parameters
@@ -48,6 +50,9 @@ def gallery(idata: Any, name: str, images: Any = None, ids: Any = None) -> Galle
         Pictures (row, y, x[, c]) that go before those of ``idata``.
     ids
         The ids of the rows of ``images``, where neither it nor ``idata`` names them.
+    variable
+        Whose rows they are, if not ``<name>_obs``: training rows may be explained too, and what is
+        no row of either, such as a parameter, has neither picture nor label.
 
     Raises
     ------
@@ -56,14 +61,16 @@ def gallery(idata: Any, name: str, images: Any = None, ids: Any = None) -> Galle
     """
     data = None if idata is None else group(idata, "constant_data")
     known = {} if data is None else data
-    images = known.get(f"{name}_image") if images is None else images
+    side = name if variable is None else variable.removesuffix("_obs")
+    images = known.get(f"{side}_image") if images is None else images
     named = _ids(images, name)
-    named = _ids(known, name) if named is None else named
+    named = _ids(images, side) if named is None else named
+    named = _ids(known, side) if named is None else named
     named = ids if named is None else named
     if images is not None:
         _check_images(images, name, named)
     rows = [] if named is None else [_plain(row) for row in np.asarray(named)]
-    labels = _labels(known, name) if f"{name}_target" in known else None
+    labels = _labels(known, side) if f"{side}_target" in known else None
     position = {row: at for at, row in enumerate(rows)}
     return Gallery(position, images, _value_range(images), labels)
 

@@ -88,8 +88,9 @@ def plot_top(
         idata = scores
     best = best_of(scores, query, k, first=5)
     ids = {name: _ids(scores, name) for name in ("train", "query")}
-    train = gallery(idata, "train", train_images, ids["train"])
-    asked = gallery(idata, "query", query_images, ids["query"])
+    of = {name: best.attrs.get(f"{name}_variable") for name in ids}
+    train = gallery(idata, "train", train_images, ids["train"], of["train"])
+    asked = gallery(idata, "query", query_images, ids["query"], of["query"])
     if train.images is None:
         return _forest(best, train, asked, get_theme(theme))
     return _pictures(best, train, asked, get_theme(theme))
