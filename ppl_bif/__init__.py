@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from ppl_bif.errors import BIFError, DivergenceError, StoreError
     from ppl_bif.explorer import write_explorer
     from ppl_bif.jackknifing import jackknife
+    from ppl_bif.learning import learning_coefficient
     from ppl_bif.plots import plot_diagnosis, plot_lds, plot_top
     from ppl_bif.ranking import top
     from ppl_bif.report import write_report
@@ -33,6 +34,7 @@ _HOME = {
     "forecast": "costs",
     "influence": "scores",
     "jackknife": "jackknifing",
+    "learning_coefficient": "learning",
     "open_store": "store",
     "plot_diagnosis": "plots",
     "plot_lds": "plots",
@@ -53,6 +55,7 @@ __all__ = [
     "forecast",
     "influence",
     "jackknife",
+    "learning_coefficient",
     "open_store",
     "plot_diagnosis",
     "plot_lds",
