@@ -15,12 +15,13 @@ if TYPE_CHECKING:
     from ppl_bif.explorer import write_explorer
     from ppl_bif.jackknifing import jackknife
     from ppl_bif.learning import learning_coefficient
-    from ppl_bif.plots import plot_diagnosis, plot_lds, plot_top
+    from ppl_bif.plots import plot_diagnosis, plot_embedding, plot_lds, plot_top
     from ppl_bif.ranking import top
     from ppl_bif.report import write_report
     from ppl_bif.reweighting import reweight
     from ppl_bif.sampling import sample
     from ppl_bif.scores import influence
+    from ppl_bif.similarity import loss_kernel
     from ppl_bif.store import open_store
     from ppl_bif.weights import save_draw
 
@@ -35,8 +36,10 @@ _HOME = {
     "influence": "scores",
     "jackknife": "jackknifing",
     "learning_coefficient": "learning",
+    "loss_kernel": "similarity",
     "open_store": "store",
     "plot_diagnosis": "plots",
+    "plot_embedding": "plots",
     "plot_lds": "plots",
     "plot_top": "plots",
     "reweight": "reweighting",
@@ -56,8 +59,10 @@ __all__ = [
     "influence",
     "jackknife",
     "learning_coefficient",
+    "loss_kernel",
     "open_store",
     "plot_diagnosis",
+    "plot_embedding",
     "plot_lds",
     "plot_top",
     "reweight",

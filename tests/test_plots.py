@@ -9,7 +9,7 @@ import pytest
 import xarray as xr
 
 from ppl_bif.diagnostics import diagnose
-from ppl_bif.plots import plot_diagnosis, plot_lds, plot_top
+from ppl_bif.plots import plot_diagnosis, plot_embedding, plot_lds, plot_top
 from ppl_bif.plots.captions import score_lines, score_text, shorten
 from ppl_bif.plots.choose import best_of
 from ppl_bif.plots.gallery import gallery
@@ -273,3 +273,36 @@ def test_what_is_no_comparison_is_not_drawn():
         plot_lds(xr.Dataset())
     with pytest.raises(ValueError, match="'another' is not among"):
         plot_lds(compared(), reference="another")
+
+
+def kernel():
+    place = np.random.default_rng(0).normal(size=(30, 2))
+    shares = {"variance": ("axis", [0.5, 0.25]), "variance_checked": ("axis", [0.4, 0.02])}
+    return xr.Dataset({"embedding": (("point", "axis"), place), **shares})
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_kinds_of_points_are_named_in_their_midst_and_look_each_its_own_way(theme):
+    found = kernel()
+    kinds = np.arange(30) % 10
+    ax = plot_embedding(found, kinds, title="digits", theme=theme).axes[0]
+    assert [text.get_text() for text in ax.texts] == [str(kind) for kind in range(10)]
+    middle = np.median(found["embedding"].values[kinds == 4], axis=0)
+    np.testing.assert_allclose(ax.texts[4].get_position(), middle)
+    looks = {
+        (tuple(dots.get_facecolor()[0]), dots.get_paths()[0].vertices.tobytes())
+        for dots in ax.collections
+    }
+    assert len(looks) == 10
+    assert ax.get_ylabel() == "axis 2: 25.0% of squared distance (2.0% checked)"
+    assert ax.get_title(loc="left") == "digits"
+
+
+def test_a_map_needs_an_embedding_and_labels_that_fit():
+    assert len(plot_embedding(kernel()[["embedding"]]).axes[0].collections) == 1
+    with pytest.raises(ValueError, match=r"expected what ppl_bif\.loss_kernel returns"):
+        plot_embedding(kernel().drop_vars("embedding"))
+    with pytest.raises(ValueError, match=r"each of 30 points; got shape \(3,\)"):
+        plot_embedding(kernel(), [0, 1, 2])
+    with pytest.raises(ValueError, match="at most 24 kinds, to be told apart; got 30"):
+        plot_embedding(kernel(), np.arange(30))

@@ -5,7 +5,8 @@ chosen and no figure is kept behind the caller's back.
 """
 
 from ppl_bif.plots.diagnostics import plot_diagnosis
+from ppl_bif.plots.embedding import plot_embedding
 from ppl_bif.plots.quality import plot_lds
 from ppl_bif.plots.top import plot_top
 
-__all__ = ["plot_diagnosis", "plot_lds", "plot_top"]
+__all__ = ["plot_diagnosis", "plot_embedding", "plot_lds", "plot_top"]
