@@ -15,7 +15,13 @@ if TYPE_CHECKING:
     from ppl_bif.explorer import write_explorer
     from ppl_bif.jackknifing import jackknife
     from ppl_bif.learning import learning_coefficient
-    from ppl_bif.plots import plot_diagnosis, plot_embedding, plot_lds, plot_top
+    from ppl_bif.plots import (
+        plot_diagnosis,
+        plot_embedding,
+        plot_lds,
+        plot_over_checkpoints,
+        plot_top,
+    )
     from ppl_bif.ranking import top
     from ppl_bif.report import write_report
     from ppl_bif.reweighting import reweight
@@ -23,6 +29,7 @@ if TYPE_CHECKING:
     from ppl_bif.scores import influence
     from ppl_bif.similarity import loss_kernel
     from ppl_bif.store import open_store
+    from ppl_bif.trajectory import over_checkpoints
     from ppl_bif.weights import save_draw
 
 __version__ = _version("ppl_bif")
@@ -38,9 +45,11 @@ _HOME = {
     "learning_coefficient": "learning",
     "loss_kernel": "similarity",
     "open_store": "store",
+    "over_checkpoints": "trajectory",
     "plot_diagnosis": "plots",
     "plot_embedding": "plots",
     "plot_lds": "plots",
+    "plot_over_checkpoints": "plots",
     "plot_top": "plots",
     "reweight": "reweighting",
     "sample": "sampling",
@@ -61,9 +70,11 @@ __all__ = [
     "learning_coefficient",
     "loss_kernel",
     "open_store",
+    "over_checkpoints",
     "plot_diagnosis",
     "plot_embedding",
     "plot_lds",
+    "plot_over_checkpoints",
     "plot_top",
     "reweight",
     "sample",
