@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from ppl_bif.scores import influence
     from ppl_bif.similarity import loss_kernel
     from ppl_bif.store import open_store
+    from ppl_bif.susceptibilities import susceptibility
     from ppl_bif.trajectory import over_checkpoints
     from ppl_bif.weights import save_draw
 
@@ -54,6 +55,7 @@ _HOME = {
     "reweight": "reweighting",
     "sample": "sampling",
     "save_draw": "weights",
+    "susceptibility": "susceptibilities",
     "top": "ranking",
     "write_explorer": "explorer",
     "write_report": "report",
@@ -79,6 +81,7 @@ __all__ = [
     "reweight",
     "sample",
     "save_draw",
+    "susceptibility",
     "top",
     "write_explorer",
     "write_report",

@@ -12,7 +12,7 @@ from ppl_bif.schema import group, inverse_temperature, root_attrs
 from ppl_bif.streaming import is_streamed
 from ppl_bif.traces import Traces, refuse_unsampled, traces
 
-__all__ = ["learning_coefficient"]
+__all__ = ["learning_coefficient", "losses_at_mode"]
 
 RESOLVED_ERRORS = 2.0
 
@@ -87,7 +87,7 @@ def learning_coefficient(
     rows, _ = traces(idata, train, train, None)
     if is_streamed(idata):
         raise ValueError("a run with stream=True keeps no traces: sample with stream=False")
-    beta, at_mode = inverse_temperature(idata), _at_mode(idata, rows, loss_at_mode)
+    beta, at_mode = inverse_temperature(idata), losses_at_mode(idata, rows, loss_at_mode)
     total, value, error = _rises(rows, at_mode)
     attrs = root_attrs(idata)
     of = {
@@ -113,22 +113,23 @@ def learning_coefficient(
     return found
 
 
-def _at_mode(idata: Any, rows: Traces, given: Any) -> np.ndarray:
-    """Losses at w*, ``(row,)``, tokens summed."""
+def losses_at_mode(idata: Any, rows: Traces, given: Any = None) -> np.ndarray:
+    """Return losses at w*, ``(row,)``, tokens summed: those given, or those of the run."""
     if given is None:
         constant = group(idata, "constant_data")
         name = f"{str(rows.array.name).removesuffix('_obs')}_loss_at_mode"
         if constant is None or name not in constant:
             raise ValueError(
-                f"a learning coefficient needs the losses at the trained weights, and there is no "
-                f"{name!r} in constant_data: pass loss_at_mode=..., one loss for each row"
+                f"the losses at the trained weights are needed, and there is no {name!r} in "
+                "constant_data: pass loss_at_mode=..., one loss for each row"
             )
         given = constant[name].values
     losses = np.asarray(given, float)
     losses = losses.sum(axis=tuple(range(1, losses.ndim)))
-    if losses.shape != rows.ids.shape or not np.isfinite(losses).all():
+    count = rows.array.sizes[rows.dim]
+    if losses.shape != (count,) or not np.isfinite(losses).all():
         raise ValueError(
-            f"loss_at_mode must hold a finite loss for each of {len(rows.ids)} rows; got "
+            f"loss_at_mode must hold a finite loss for each of {count} rows; got "
             f"{losses.size} of which {int((~np.isfinite(losses)).sum())} are not finite"
         )
     return losses
