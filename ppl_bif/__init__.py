@@ -14,13 +14,23 @@ if TYPE_CHECKING:
     from ppl_bif.errors import BIFError, DivergenceError, StoreError
     from ppl_bif.explorer import write_explorer
     from ppl_bif.jackknifing import jackknife
-    from ppl_bif.plots import plot_diagnosis, plot_lds, plot_top
+    from ppl_bif.learning import learning_coefficient
+    from ppl_bif.plots import (
+        plot_diagnosis,
+        plot_embedding,
+        plot_lds,
+        plot_over_checkpoints,
+        plot_top,
+    )
     from ppl_bif.ranking import top
     from ppl_bif.report import write_report
     from ppl_bif.reweighting import reweight
     from ppl_bif.sampling import sample
     from ppl_bif.scores import influence
+    from ppl_bif.similarity import loss_kernel
     from ppl_bif.store import open_store
+    from ppl_bif.susceptibilities import susceptibility
+    from ppl_bif.trajectory import over_checkpoints
     from ppl_bif.weights import save_draw
 
 __version__ = _version("ppl_bif")
@@ -33,13 +43,19 @@ _HOME = {
     "forecast": "costs",
     "influence": "scores",
     "jackknife": "jackknifing",
+    "learning_coefficient": "learning",
+    "loss_kernel": "similarity",
     "open_store": "store",
+    "over_checkpoints": "trajectory",
     "plot_diagnosis": "plots",
+    "plot_embedding": "plots",
     "plot_lds": "plots",
+    "plot_over_checkpoints": "plots",
     "plot_top": "plots",
     "reweight": "reweighting",
     "sample": "sampling",
     "save_draw": "weights",
+    "susceptibility": "susceptibilities",
     "top": "ranking",
     "write_explorer": "explorer",
     "write_report": "report",
@@ -53,13 +69,19 @@ __all__ = [
     "forecast",
     "influence",
     "jackknife",
+    "learning_coefficient",
+    "loss_kernel",
     "open_store",
+    "over_checkpoints",
     "plot_diagnosis",
+    "plot_embedding",
     "plot_lds",
+    "plot_over_checkpoints",
     "plot_top",
     "reweight",
     "sample",
     "save_draw",
+    "susceptibility",
     "top",
     "write_explorer",
     "write_report",

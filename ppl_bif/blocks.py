@@ -18,6 +18,7 @@ __all__ = [
     "choose_blocks",
     "edges",
     "inflation",
+    "mean_error",
     "mean_square",
     "mean_variance",
     "product_time",
@@ -65,8 +66,12 @@ def product_time(train: np.ndarray, query: np.ndarray, *, pairs: int = 256, seed
     rng = np.random.default_rng(seed)
     i = rng.integers(train.shape[2], size=pairs)
     q = rng.integers(query.shape[2], size=pairs)
-    product = centred(train[:, :, i]) * centred(query[:, :, q])
-    correlation = _autocorrelation(centred(product))
+    return _time(centred(train[:, :, i]) * centred(query[:, :, q]))
+
+
+def _time(series: np.ndarray) -> float:
+    """Integrated autocorrelation time of series, in draws: the 90% quantile over them."""
+    correlation = _autocorrelation(centred(series))
     times = 2 * np.cumsum(correlation, axis=0) - 1
     lags = np.arange(len(times))[:, None]
     stop = np.argmax(lags >= 5 * times, axis=0)
@@ -108,6 +113,24 @@ def blocks_against(train: np.ndarray, query: np.ndarray, *, seed: int = 0) -> Bl
     """Choose blocks for the products of series, by the autocorrelation of some of them."""
     time = product_time(train, query, seed=seed)
     return Blocks(choose_blocks(len(train), train.shape[1], time), time)
+
+
+def mean_error(series: np.ndarray) -> np.ndarray:
+    """Monte Carlo standard error of the mean of series over all draws, ``(row,)``.
+
+    From means of blocks about the mean of all: chains that lie apart add to it.
+
+    Examples
+    --------
+    >>> noise = np.random.default_rng(0).normal(size=(4, 2500, 1))
+    >>> mean_error(noise).round(2).tolist()
+    [0.01]
+    """
+    chains, draws = series.shape[:2]
+    time = _time(series)
+    blocks = choose_blocks(chains, draws, time)
+    means = block_means(series, blocks).reshape(-1, series.shape[2])
+    return inflation(draws, blocks, time) * means.std(axis=0, ddof=1) / np.sqrt(len(means))
 
 
 def inflation(draws: int, blocks: int, time: float) -> float:

@@ -9,7 +9,13 @@ import pytest
 import xarray as xr
 
 from ppl_bif.diagnostics import diagnose
-from ppl_bif.plots import plot_diagnosis, plot_lds, plot_top
+from ppl_bif.plots import (
+    plot_diagnosis,
+    plot_embedding,
+    plot_lds,
+    plot_over_checkpoints,
+    plot_top,
+)
 from ppl_bif.plots.captions import score_lines, score_text, shorten
 from ppl_bif.plots.choose import best_of
 from ppl_bif.plots.gallery import gallery
@@ -298,3 +304,85 @@ def test_what_is_no_comparison_is_not_drawn():
         plot_lds(xr.Dataset())
     with pytest.raises(ValueError, match="'another' is not among"):
         plot_lds(compared(), reference="another")
+
+
+def kernel():
+    place = np.random.default_rng(0).normal(size=(30, 2))
+    shares = {"variance": ("axis", [0.5, 0.25]), "variance_checked": ("axis", [0.4, 0.02])}
+    return xr.Dataset({"embedding": (("point", "axis"), place), **shares})
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_kinds_of_points_are_named_in_their_midst_and_look_each_its_own_way(theme):
+    found = kernel()
+    kinds = np.arange(30) % 10
+    ax = plot_embedding(found, kinds, title="digits", theme=theme).axes[0]
+    assert [text.get_text() for text in ax.texts] == [str(kind) for kind in range(10)]
+    middle = np.median(found["embedding"].values[kinds == 4], axis=0)
+    np.testing.assert_allclose(ax.texts[4].get_position(), middle)
+    looks = {
+        (tuple(dots.get_facecolor()[0]), dots.get_paths()[0].vertices.tobytes())
+        for dots in ax.collections
+    }
+    assert len(looks) == 10
+    assert ax.get_ylabel() == "axis 2: 25.0% of squared distance (2.0% checked)"
+    assert ax.get_title(loc="left") == "digits"
+
+
+def test_a_map_needs_an_embedding_and_labels_that_fit():
+    assert len(plot_embedding(kernel()[["embedding"]]).axes[0].collections) == 1
+    with pytest.raises(ValueError, match=r"expected what ppl_bif\.loss_kernel returns"):
+        plot_embedding(kernel().drop_vars("embedding"))
+    with pytest.raises(ValueError, match=r"each of 30 points; got shape \(3,\)"):
+        plot_embedding(kernel(), [0, 1, 2])
+    with pytest.raises(ValueError, match="at most 24 kinds, to be told apart; got 30"):
+        plot_embedding(kernel(), np.arange(30))
+
+
+def over_checkpoints(checkpoints=(0, 10, 100)):
+    value = np.array([[0.1, 1.0], [np.nan, np.nan], [0.9, -1.0]])
+    dims = ("checkpoint", "query", "train")
+    return xr.Dataset(
+        {"influence": (dims, value[:, None]), "mcse": (dims, np.full((3, 1, 2), 0.2))},
+        coords={"checkpoint": list(checkpoints), "query": ["q"], "train": [7, 8]},
+    )
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_curves_have_bands_of_two_errors_and_hollow_points_where_unresolved(theme):
+    figure = plot_over_checkpoints(over_checkpoints(), labels=["a 3", "a 5"], theme=theme)
+    ax = figure.axes[0]
+    first, resolved, unresolved = ax.lines[1:4]
+    np.testing.assert_array_equal(first.get_xdata(), [0, 10, 100])
+    np.testing.assert_array_equal(first.get_ydata(), [0.1, np.nan, 0.9])
+    assert resolved.get_xdata().tolist() == [100]
+    assert unresolved.get_xdata()[0] == 0
+    assert unresolved.get_markerfacecolor() != resolved.get_markerfacecolor()
+    corners = ax.collections[0].get_paths()[0].vertices
+    assert corners[:, 1].min() == pytest.approx(0.1 - 0.4)
+    assert {"a 3", "a 5", "influence (nats per unit of weight) ± 2 errors"} <= set(texts(figure))
+
+
+def test_named_checkpoints_lie_side_by_side_and_one_curve_needs_no_name():
+    one = over_checkpoints(["start", "middle", "end"]).isel(train=0)
+    figure = plot_over_checkpoints(one)
+    assert [t.get_text() for t in figure.axes[0].get_xticklabels()] == ["start", "middle", "end"]
+    assert not figure.legends
+    coefficient = one.squeeze(drop=True).rename(influence="learning_coefficient")
+    ax = plot_over_checkpoints(coefficient, title="digits").axes[0]
+    assert ax.get_ylabel() == "learning coefficient ± 2 errors"
+    assert ax.get_title(loc="left") == "digits"
+
+
+def test_curves_that_cannot_be_told_apart_are_not_drawn():
+    found = over_checkpoints()
+    with pytest.raises(ValueError, match=r"over_checkpoints returns.*'influence'"):
+        plot_over_checkpoints(xr.Dataset())
+    with pytest.raises(ValueError, match=r"choose curves along one of them.*found\.sel"):
+        plot_over_checkpoints(xr.concat([found, found], "query", data_vars="all"))
+    with pytest.raises(ValueError, match=r"got 14: choose some, such as found\.isel\(train="):
+        plot_over_checkpoints(xr.concat([found] * 7, "train", data_vars="all"))
+    with pytest.raises(ValueError, match="labels must name 2 curves; got 1"):
+        plot_over_checkpoints(found, labels=["a"])
+    with pytest.raises(ValueError, match="'mcse' must have an error for each 'influence'"):
+        plot_over_checkpoints(found.assign(mcse=found["mcse"].isel(train=0)))
