@@ -20,7 +20,7 @@ WORKERS ?= 2
 # One thread a worker: the workers already fill the cores.
 ONE_THREAD := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1
 
-.PHONY: help setup demo test lint format unit docs serve test-jax312 bench-gpu clean
+.PHONY: help setup demo test lint format unit docs pages serve test-jax312 bench-gpu clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## /{printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -57,8 +57,11 @@ unit: $(VENV)/.stamp  ## tests and doctests
 docs: $(VENV)/.stamp  ## build the site strictly, running the tutorials that changed
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
-serve: $(VENV)/.stamp  ## show the site while writing it
-	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs serve
+pages: $(VENV)/.stamp  ## build the site into .cache/pages without running tutorials
+	TUTORIALS=unrun NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --site-dir .cache/pages
+
+serve: $(VENV)/.stamp  ## show the site while writing it, without running tutorials
+	TUTORIALS=unrun NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs serve
 
 $(VENV312)/.stamp: pyproject.toml constraints-312.txt
 	@test -n "$(PYTHON312)" || { echo "no Python 3.12 found: make $@ PYTHON312=/path/to/python" >&2; exit 1; }
