@@ -42,6 +42,8 @@ QUIET = {"NO_COLOR": "1", "TERM": "dumb", "COLUMNS": "92", "TERMINAL_WIDTH": "92
 
 ANSI = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 ROLE = re.compile(r":(?:func|class|mod):(?=<code>)")
+# Where the home page quotes a tutorial.
+MARKS = re.compile(r"^# --8<-- .*\n?", re.MULTILINE)
 CLI_HELP = re.compile(r"^<!-- ppl-bif (.*?) -->$", re.MULTILINE)
 
 
@@ -124,7 +126,7 @@ def render(notebook: NotebookNode, stem: str) -> tuple[str, dict[str, bytes]]:
         if cell.cell_type == "markdown":
             parts.append(cell.source)
         elif cell.source.strip():
-            parts.append(fence(cell.source, "python"))
+            parts.append(fence(MARKS.sub("", cell.source).rstrip(), "python"))
             parts.extend(show(cell.outputs, stem, pictures))
     parts.append(f"---\n\n[This page as a script]({stem}.py)")
     return "\n\n".join(parts) + "\n", pictures
