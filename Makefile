@@ -20,7 +20,7 @@ WORKERS ?= 2
 # One thread a worker: the workers already fill the cores.
 ONE_THREAD := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1
 
-.PHONY: help setup demo test lint format unit docs pages pictures serve test-jax312 bench-gpu clean
+.PHONY: help setup demo test lint format unit docs pages pictures serve test-jax312 bench-gpu release clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## /{printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -92,6 +92,9 @@ bench-gpu: $(VENV)/.stamp  ## measure the GPU table on the GPU there is
 	$(BIN)/python -c 'import torch, sys; sys.exit(not torch.cuda.is_available() and "PyTorch sees no GPU here")'
 	$(BIN)/pip install --quiet -c constraints.txt '$(JAX_CUDA)' || echo "no JAX with CUDA" >&2
 	$(BIN)/python -m benchmarks.speed.gpu
+
+release: $(VENV)/.stamp  ## build the source distribution and the wheel into dist
+	$(BIN)/python -m build --outdir dist .
 
 clean:  ## remove what the other targets made
 	rm -rf $(VENV) $(VENV312) .cache site build dist *.egg-info

@@ -137,10 +137,11 @@ for name in kernels:
     print(f"{name:20}  {slope:6.2f}  {np.corrcoef(found, value)[0, 1]:11.3f}  {off.mean():27.1%}")
 
 # %% [markdown]
-# The slope is 1 and as many pairs differ by two errors as errors promise, 5%, or few more: the kernels sample what NUTS
-# samples, and their errors are honest. What is left of the scatter is noise of all three, and goes with the root of the
-# draws.
+# The slope is 1, and about as many pairs differ by two errors as errors promise, 5%: the kernels
+# sample what NUTS samples, and the errors are honest. The scatter that is left is noise of all
+# three, and falls with the root of the draws.
 #
 # The tests hold every kernel against NUTS in this way, and against posteriors known in closed form.
 # Beyond some hundreds of weights NUTS is no longer affordable;
-# [Few draws, settled ranks](few_draws.md) and [Cost against quality](../quality.md) go on from there.
+# [Few draws, settled ranks](few_draws.md) and [Cost against quality](../quality.md) go on from
+# there.

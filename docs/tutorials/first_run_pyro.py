@@ -72,6 +72,7 @@ best = bif.top(scores, k=5)
 # --8<-- [end:scores]
 bif.plot_top(
     best,
+    idata=idata,
     train_images=data.train_x.reshape(-1, 8, 8),
     query_images=data.query_x[chosen].reshape(-1, 8, 8),
 )
