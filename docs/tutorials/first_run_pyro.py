@@ -90,21 +90,19 @@ best.isel(query=0, direction=0).to_dataframe()[["train", "influence", "mcse", "r
 import pyro
 
 small = localize(net, likelihood="categorical", localization=100.0)
-trace = pyro.poutine.trace(small).get_trace(data.train_x[:3], data.train_y[:3])
+three = (torch.as_tensor(part[:3]) for part in data.train)
+trace = pyro.poutine.trace(small).get_trace(*three)
 trace.compute_log_prob()
 print(trace.format_shapes())
 
 # %% [markdown]
-# Each choice of warm-up can be made by hand. A kernel of your own takes the place of the model:
-# minibatches for example, where a gradient of all rows is too much.
+# Each choice of warm-up can be made by hand, and a kernel takes the place of the model in `sample`.
+# Where a gradient of all rows is too much, minibatches do. What would a run of them cost?
 
 # %%
-kernel = SGLD(model, batch_size=128, steps_per_draw=20)
-print(
-    bif.forecast(
-        SGLD(small, step_size=1e-5, batch_size=128, steps_per_draw=20),
-        train=data.train,
-        query=data.query,
-        draws=1000,
-    )
-)
+kernel = SGLD(small, step_size=1e-5, batch_size=128, steps_per_draw=20)
+print(bif.forecast(kernel, train=data.train, query=data.query, draws=1000))
+
+# %% [markdown]
+# [Concepts](../concepts.md) has the words, [Few draws, settled ranks](few_draws.md) says how far to
+# trust a list, and `bif.write_report` or `ppl-bif report digits.zarr` writes a page to hand on.
