@@ -20,7 +20,7 @@ WORKERS ?= 2
 # One thread a worker: the workers already fill the cores.
 ONE_THREAD := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1
 
-.PHONY: help setup demo test lint format unit docs serve test-jax312 bench-gpu clean
+.PHONY: help setup demo test lint format unit docs pages pictures serve test-jax312 bench-gpu release clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## /{printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -41,11 +41,12 @@ demo: $(VENV)/.stamp  ## train, sample and explain test digits in both backends
 test: lint  ## everything that must hold before a commit
 	$(MAKE) -j2 unit docs
 
-lint: $(VENV)/.stamp  ## style, types and import layers
+lint: $(VENV)/.stamp  ## style, types, import layers and spelling
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/codespell
 
 format: $(VENV)/.stamp  ## rewrite the sources in the house style
 	$(BIN)/ruff check --fix .
@@ -57,8 +58,14 @@ unit: $(VENV)/.stamp  ## tests and doctests
 docs: $(VENV)/.stamp  ## build the site strictly, running the tutorials that changed
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
-serve: $(VENV)/.stamp  ## show the site while writing it
-	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs serve
+pages: $(VENV)/.stamp  ## build the site into .cache/pages without running tutorials
+	TUTORIALS=unrun NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --site-dir .cache/pages
+
+pictures: pages  ## picture every page as a phone and a desktop show it, and check them
+	$(BIN)/python docs/pictures.py .cache/pages .cache/pictures
+
+serve: $(VENV)/.stamp  ## show the site while writing it, without running tutorials
+	TUTORIALS=unrun NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs serve
 
 $(VENV312)/.stamp: pyproject.toml constraints-312.txt
 	@test -n "$(PYTHON312)" || { echo "no Python 3.12 found: make $@ PYTHON312=/path/to/python" >&2; exit 1; }
@@ -85,6 +92,9 @@ bench-gpu: $(VENV)/.stamp  ## measure the GPU table on the GPU there is
 	$(BIN)/python -c 'import torch, sys; sys.exit(not torch.cuda.is_available() and "PyTorch sees no GPU here")'
 	$(BIN)/pip install --quiet -c constraints.txt '$(JAX_CUDA)' || echo "no JAX with CUDA" >&2
 	$(BIN)/python -m benchmarks.speed.gpu
+
+release: $(VENV)/.stamp  ## build the source distribution and the wheel into dist
+	$(BIN)/python -m build --outdir dist .
 
 clean:  ## remove what the other targets made
 	rm -rf $(VENV) $(VENV312) .cache site build dist *.egg-info

@@ -3,7 +3,8 @@
 A tutorial is a percent script, ``docs/tutorials/NAME.py``. Its page, code and output and pictures,
 exists only in the built site; what lies in ``docs/data`` it finds in ``data``. Runs are kept in
 ``.cache`` under a hash of the script and of all sources and data it could depend on; a cell that
-fails, fails the build.
+fails, fails the build. With ``TUTORIALS=unrun`` none is run: pages show the last run there is, or
+code alone. That is for looking at pages while writing them.
 """
 
 import base64
@@ -41,6 +42,8 @@ QUIET = {"NO_COLOR": "1", "TERM": "dumb", "COLUMNS": "92", "TERMINAL_WIDTH": "92
 
 ANSI = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 ROLE = re.compile(r":(?:func|class|mod):(?=<code>)")
+# Where the home page quotes a tutorial.
+MARKS = re.compile(r"^# --8<-- .*\n?", re.MULTILINE)
 CLI_HELP = re.compile(r"^<!-- ppl-bif (.*?) -->$", re.MULTILINE)
 
 
@@ -68,7 +71,12 @@ def on_page_content(html: str, **_: Any) -> str:
 def tutorial(script: Path) -> tuple[str, dict[str, bytes]]:
     """Return the page and the pictures of a tutorial, from the cache where nothing changed."""
     kept = CACHE / f"{script.stem}-{digest(script)}.json"
-    if not kept.exists():
+    if not kept.exists() and os.environ.get("TUTORIALS") == "unrun":
+        former = sorted(CACHE.glob(f"{script.stem}-*.json"), key=lambda path: path.stat().st_mtime)
+        if not former:
+            return render(jupytext.read(script, fmt="py:percent"), script.stem)
+        kept = former[-1]
+    elif not kept.exists():
         page, pictures = render(run(script), script.stem)
         content = {"page": page, "pictures": {k: text(v) for k, v in pictures.items()}}
         write(kept, json.dumps(content))
@@ -118,7 +126,7 @@ def render(notebook: NotebookNode, stem: str) -> tuple[str, dict[str, bytes]]:
         if cell.cell_type == "markdown":
             parts.append(cell.source)
         elif cell.source.strip():
-            parts.append(fence(cell.source, "python"))
+            parts.append(fence(MARKS.sub("", cell.source).rstrip(), "python"))
             parts.extend(show(cell.outputs, stem, pictures))
     parts.append(f"---\n\n[This page as a script]({stem}.py)")
     return "\n\n".join(parts) + "\n", pictures

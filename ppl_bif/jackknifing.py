@@ -19,9 +19,9 @@ def jackknife(
     r"""Estimate how posterior means would vary from one sample of data to the next.
 
     The Bayesian infinitesimal jackknife (Giordano & Broderick 2023): the covariance over resampled
-    data of E[phi] is, to first order, sum_i (I_i - mean I)(I_i - mean I)', with the influences
-    I_i = beta Cov(log p_i, phi). Right also where the model is wrong, which the posterior's own
-    standard deviation is not; neither new data nor a second fit is needed.
+    data of $\E[\phi]$ is, to first order, $\sum_i (I_i - \bar I)(I_i - \bar I)'$, with the
+    influences $I_i = \beta \Cov(\log p_i, \phi)$. Right also where the model is wrong, which the
+    posterior's own standard deviation is not; neither new data nor a second fit is needed.
 
     Monte Carlo noise of the influences would add to it. So the sum is of products of influences
     from different parts of the run, halves of its chains, which have no noise in common.

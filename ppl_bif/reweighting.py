@@ -29,11 +29,12 @@ def reweight(
 ) -> xr.Dataset:
     r"""Foretell the shift of expectations when rows are dropped, doubled or weighted otherwise.
 
-    With weights v_i on the log-likelihoods in place of 1, and L = beta sum_i (v_i - 1) log p_i,
-    E[phi] becomes E[phi exp(L)] / E[exp(L)]. To first order the shift is Cov(L, phi), the sum of
-    the rows' influences times the change of their weights (Giordano, Broderick & Jordan 2018); to
-    second order a half of the third cumulant of L, L and phi is added. Importance sampling, with
-    Pareto-smoothed weights (Vehtari et al. 2024), stands beside them.
+    With weights $v_i$ on the log-likelihoods in place of 1, and
+    $L = \beta \sum_i (v_i - 1) \log p_i$, $\E[\phi]$ becomes $\E[\phi \exp(L)] / \E[\exp(L)]$. To
+    first order the shift is $\Cov(L, \phi)$, the sum of the rows' influences times the change of
+    their weights (Giordano, Broderick & Jordan 2018); to second order a half of the third cumulant
+    of L, L and $\phi$ is added. Importance sampling, with Pareto-smoothed weights (Vehtari et al.
+    2024), stands beside them.
 
     Parameters
     ----------

@@ -81,8 +81,11 @@ def influence(
 ) -> xr.Dataset:
     r"""Estimate how much each training row moves what is explained, with errors.
 
-    The influence I(i, q) = dE[log p_q] / dweight_i = beta Cov(log p_i, log p_q) under the local
-    posterior (Kreer et al. 2025, Eq. 5). **Positive: more weight on row i raises the
+    The influence of row i on query q, under the local posterior (Kreer et al. 2025, Eq. 5), is
+
+    $$I(i, q) = d\E[\log p_q] / dv_i = \beta \Cov(\log p_i, \log p_q)$$
+
+    where $v_i$ is the weight of the row, here 1. **Positive: more weight on row i raises the
     log-likelihood of q**; in nats per unit of weight, so -I is the first-order effect of
     removing i.
 
@@ -147,7 +150,7 @@ def influence(
         Dims (query, train): ``influence``; ``mcse``, its Monte Carlo standard error, from
         blocks of the within-chain-centred products, long against their autocorrelation (the
         posterior standard deviation where shrunk); ``resolved``, whether the sign is known:
-        \|influence\| > 2 mcse or, where shrunk, ``false_sign``, the probability that the sign is
+        abs(influence) > 2 mcse or, where shrunk, ``false_sign``, the probability that the sign is
         not that of ``influence`` (the local false sign rate), below 0.025. Where shrunk,
         ``covariance`` and ``covariance_mcse``, times beta, are the plain estimate.
         For correlations ``undefined``, where a row does not vary (the correlation is then 0).

@@ -9,7 +9,7 @@ import xarray as xr
 
 from ppl_bif.errors import BIFError
 from ppl_bif.schema import group, refuse_unmarked, root_attrs, usable_chains
-from ppl_bif.units import Units, as_by, units
+from ppl_bif.units import Units, as_by, consecutive, units
 from ppl_bif.variables import Rows, as_rows, refuse_other_draws, spread_over, together
 
 __all__ = [
@@ -76,7 +76,7 @@ class Traces(NamedTuple):
         else:
             (token,) = set(self.array.dims) - {"chain", "draw", self.dim}
             needed = self.units.rows(rows, self.array.sizes[token])
-            part = self._part(needed).transpose("chain", "draw", self.dim, token)
+            part = self._part(consecutive(needed)).transpose("chain", "draw", self.dim, token)
             values = self.units.sums(rows, part.values, needed)
         refuse_unmarked(values, self.array.name, self.chains)
         return values if values.dtype in (np.float32, np.float64) else values.astype(float)

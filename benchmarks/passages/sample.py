@@ -21,9 +21,10 @@ from ppl_bif_models.language import Language, smollm2
 
 FIRST = 22  # of 30 layers
 SITES = "net.model.layers.*"
-# The top eigenvalue of the Hessian of the passages' summed loss in these weights.
-CURVATURE = 1e6
-LOCALIZATION = 1e6
+# The top eigenvalue of the Hessian of the passages' summed loss in these weights, from eight rows.
+CURVATURE = 6.5e4
+# Isotropic noise of this precision raises the loss by a tenth of a nat a token.
+LOCALIZATION = 6e3
 WARMUP, BATCH, STEPS = 8, 5, 2
 
 

@@ -313,7 +313,7 @@ for name, run in runs.items():
 # does is measured in [Cost against quality](../quality.md), not here.
 #
 # The small question can be checked in seconds. Removing row *i* divides the posterior by its
-# likelihood, so draws that are weighted by 1 / p<sub>i</sub> are draws without it: we do this with
+# likelihood, so draws that are weighted by $1 / p_i$ are draws without it: we do this with
 # the draws of another seed. The second check needs no draws. It takes the *mode* of the localized
 # posterior, fine-tuned from the trained weights by full-batch gradient descent with momentum, with
 # the row and without it. The columns need not be equal: a score is a slope, and a removal is a

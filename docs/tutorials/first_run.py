@@ -11,7 +11,7 @@
 # ---
 
 # %% [markdown]
-# # First run
+# # Ten minutes in NumPyro
 #
 # A small network learns to read digits. We pick test digits, one that it gets wrong among them, and
 # ask which training images raise and which lower its log-likelihood of the true label. Everything
@@ -62,6 +62,7 @@ pictures = data.pictures()
 dims, query_pictures = pictures["query_image"]
 pictures["query_image"] = (dims, query_pictures[chosen])
 
+# --8<-- [start:sample]
 model = localize(network, params, likelihood="categorical")
 idata = bif.sample(
     model,
@@ -75,6 +76,7 @@ idata = bif.sample(
     store="digits.zarr",
     constant_data=pictures,
 )
+# --8<-- [end:sample]
 
 # %% [markdown]
 # Each choice is kept with its reason. Localization is part of the question, so name it with your
@@ -109,7 +111,9 @@ bif.plot_diagnosis(check, idata)
 # raises the log-likelihood of the query's true label.** The unit is nats per unit of weight.
 
 # %%
+# --8<-- [start:scores]
 scores = bif.influence(idata)
+# --8<-- [end:scores]
 scores
 
 # %% [markdown]
@@ -119,7 +123,9 @@ scores
 # of them than two errors: `resolved` holds the false discovery rate at 5% over all rows of a query.
 
 # %%
+# --8<-- [start:top]
 best = bif.top(scores, k=5)
+# --8<-- [end:top]
 best.isel(query=0, direction=0).to_dataframe()[["train", "influence", "mcse", "resolved"]]
 
 # %%

@@ -24,12 +24,16 @@ GRADIENTS = {
 
 
 class SGLD(Langevin):
-    """Draw from the local posterior by minibatch Langevin steps.
+    r"""Draw from the local posterior by minibatch Langevin steps.
 
-    One step is w <- w - eps/2 P [beta n/m sum_B grad l + gamma (w - w*)] + N(0, eps T P), with a
-    fresh minibatch B of m rows drawn without replacement (Welling & Teh 2011, Eq. 4, at a constant
-    step). Its stationary law is that of the posterior up to a bias of order eps and the noise of
-    the minibatches, which ``gradient_noise`` reports.
+    One step is
+
+    $$w \leftarrow w - \epsilon/2\; P\, [\beta\, n/m \sum_B \nabla\ell_i + \gamma (w - w^*)]
+    + N(0, \epsilon T P)$$
+
+    with a fresh minibatch B of m rows drawn without replacement (Welling & Teh 2011, Eq. 4, at a
+    constant step). Its stationary law is that of the posterior up to a bias of order eps and the
+    noise of the minibatches, which ``gradient_noise`` reports.
 
     Parameters
     ----------

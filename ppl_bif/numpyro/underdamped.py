@@ -44,13 +44,15 @@ class Moving(NamedTuple):
 
 
 class UnderdampedLangevin(Langevin):
-    """Draw from the local posterior by Langevin dynamics with momentum.
+    r"""Draw from the local posterior by Langevin dynamics with momentum.
 
     One step of size h and friction c is BAOAB (Leimkuhler & Matthews 2013): half a kick
-    v <- v - h/2 S grad U, half a drift w <- w + h/2 S v, v <- a v + N(0, (1 - a^2) T) with
-    a = exp(-c h), half a drift, half a kick. The draws' law is exact for a Gaussian posterior at
-    any stable h (h^2 times curvature below 4), and off by order h^2 beside it. With the full
-    gradient, each step also gives the training log-likelihoods, so that nothing is computed twice.
+    $v \leftarrow v - h/2\, S\, \nabla U$, half a drift $w \leftarrow w + h/2\, S v$,
+    $v \leftarrow a v + N(0, (1 - a^2)\, T)$ with $a = \exp(-c h)$, half a drift, half a kick,
+    where $\exp(-U)$ is the local posterior and $S S = P$, the preconditioner. The draws' law is
+    exact for a Gaussian posterior at any stable h ($h^2$ times curvature below 4), and off by order
+    $h^2$ beside it. With the full gradient, each step also gives the training log-likelihoods, so
+    that nothing is computed twice.
 
     Parameters
     ----------

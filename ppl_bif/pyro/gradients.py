@@ -319,7 +319,7 @@ class ControlVariates(NamedTuple):
         *,
         measure: bool = False,
     ) -> Estimate:
-        """Estimate the gradient as g(w*) + g_B(w) - g_B(w*)."""
+        """Estimate the gradient as $g(w^*) + g_B(w) - g_B(w^*)$."""
         rows = _draw(generator, weights, data.rows, self.batch_size)
         mode = _at_mode(gradients.model, len(rows))
 
@@ -344,18 +344,19 @@ class _Stored(NamedTuple):
 
 
 class Partition(NamedTuple):
-    """Minibatches of a fixed partition, each centred by its own stored gradient at w*.
+    r"""Minibatches of a fixed partition, each centred by its own stored gradient at w*.
 
     A control variate that costs no second gradient: memory n/m times the weights instead. With
-    K batches, the estimate is G(w*) + K [g_b(w) - g_b(w*)] + gamma (w - w*), b drawn uniformly.
+    K batches, the estimate is $G(w^*) + K\, [g_b(w) - g_b(w^*)] + \gamma (w - w^*)$, b drawn
+    uniformly.
 
     Attributes
     ----------
     batch_size
         m, rows in a batch; n/m gradients are stored.
     recentre
-        Leave out G(w*), the full gradient at the trained weights. w* is then the mode even where
-        training stopped short of one: the posterior of the loss without its slope at w*.
+        Leave out $G(w^*)$, the full gradient at the trained weights, which are then the mode even
+        where training stopped short of one: the posterior of the loss without its slope there.
     """
 
     batch_size: int

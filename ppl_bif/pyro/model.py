@@ -228,9 +228,10 @@ def localize(
     rows_at_once: int | None = None,
     device: str = "auto",
 ) -> LocalizedModel:
-    """Wrap a trained network as a Pyro model of the weights around it.
+    r"""Wrap a trained network as a Pyro model of the weights around it.
 
-    The local posterior is p(w) ~ exp(-beta sum_i l_i(w) - gamma/2 ||w - w*||^2), with
+    The local posterior is
+    $p(w) \propto \exp(-\beta \sum_i \ell_i(w) - \gamma/2\, \|w - w^*\|^2)$, with
     beta = ``inverse_temperature`` and gamma = ``localization`` (Kreer et al. 2025, Eq. 8).
 
     Parameters
@@ -248,7 +249,7 @@ def localize(
         callable from outputs to a Pyro distribution over ``(row,)``, or a callable
         ``(outputs, batch) -> log-likelihoods``, ``(row,)`` or ``(row, token)``.
     localization
-        gamma, the precision of the prior N(w*, I/gamma); positive. ``"auto"`` leaves it to
+        gamma, the precision of the prior $N(w^*, I/\gamma)$; positive. ``"auto"`` leaves it to
         :func:`ppl_bif.sample`, which takes 1/70 of the top eigenvalue of the Hessian of the
         tempered loss at w*, and records it; everything else that uses the model needs a number.
     inverse_temperature
