@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jax import Array
 from numpyro.optim import Momentum
 
-__all__ = ["NETWORKS", "cnn", "init_cnn", "init_mlp", "mlp", "train"]
+__all__ = ["NETWORKS", "cnn", "init_cnn", "init_mlp", "mlp", "over_epochs", "train"]
 
 Params = dict[str, Any]
 
@@ -76,6 +76,13 @@ def train(
     apply: Callable[[Params, Array], Array], params: Params, x: Any, y: Any, *, seed: int = 0
 ) -> Params:
     """Train by momentum with weight decay, the step falling to 0 over 30 epochs."""
+    return jax.tree.map(lambda w: w[-1], over_epochs(apply, params, x, y, seed=seed))
+
+
+def over_epochs(
+    apply: Callable[[Params, Array], Array], params: Params, x: Any, y: Any, *, seed: int = 0
+) -> Params:
+    """Train, and return the weights after each of the 30 epochs, along a first axis."""
     x, y = jnp.asarray(x), jnp.asarray(y)
     steps = EPOCHS * (len(y) // BATCH)
     optimizer = Momentum(lambda i: STEP * (1 - i / steps), mass=MOMENTUM)
@@ -88,11 +95,14 @@ def train(
     def step(state: Any, rows: Array) -> tuple[Any, None]:
         return optimizer.update(jax.grad(loss)(optimizer.get_params(state), rows), state), None
 
+    def epoch(state: Any, rows: Array) -> tuple[Any, Params]:
+        state, _ = jax.lax.scan(step, state, rows)
+        return state, optimizer.get_params(state)
+
     keys = jax.random.split(jax.random.key(seed), EPOCHS)
     order = jax.vmap(lambda key: jax.random.permutation(key, len(y)))(keys)
-    rows = order[:, : steps // EPOCHS * BATCH].reshape(steps, BATCH)
-    state, _ = jax.jit(lambda s: jax.lax.scan(step, s, rows))(optimizer.init(params))
-    return optimizer.get_params(state)
+    rows = order[:, : steps // EPOCHS * BATCH].reshape(EPOCHS, -1, BATCH)
+    return jax.jit(lambda s: jax.lax.scan(epoch, s, rows))(optimizer.init(params))[1]
 
 
 NETWORKS = {"mlp": (mlp, init_mlp), "cnn": (cnn, init_cnn)}

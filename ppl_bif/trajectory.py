@@ -52,7 +52,8 @@ def over_checkpoints(
         of such for a mapping. Rows are aligned by their ids, attributes are those that all have.
         A checkpoint whose chains diverged, or whose run did not sample its posterior, which is
         common before a network fits anything, is NaN (False), and named in the attribute
-        ``left_out``. As the seed is the same, errors of two checkpoints are not independent.
+        ``left_out``. As the seed is the same, so is much of the noise: two checkpoints agree better
+        than two seeds would, and their difference is often known better than their errors say.
 
     Raises
     ------

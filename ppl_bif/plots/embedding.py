@@ -30,8 +30,8 @@ def plot_embedding(
     kernel
         What :func:`ppl_bif.loss_kernel` returned.
     labels
-        What each point is, ``(point,)``, such as its class: a colour and marker each, and its name
-        at the median of its points. At most 24 different ones.
+        What each point is, ``(point,)``, such as its class: a colour and marker each, in a legend,
+        and its name at the median of its points. At most 24 different ones.
     title
         Of the figure.
     theme
@@ -63,13 +63,14 @@ def plot_embedding(
         raise ValueError("expected what ppl_bif.loss_kernel returns, with dims=2 or more")
     place = kernel["embedding"].values[:, :2]
     colors = get_theme(theme)
-    figure = new_figure(5.4, 4.6, colors)
+    figure = new_figure(5.8, 4.6, colors)
     ax = figure.subplots()
     tidy(ax, colors)
     if labels is None:
         ax.scatter(place[:, 0], place[:, 1], s=9, color=colors.raises, alpha=0.7, linewidths=0)
     else:
         _named(ax, place, _checked(labels, len(place)), colors)
+        figure.legend(loc="outside right upper", fontsize=8, frameon=False, labelcolor=colors.muted)
     ax.set_aspect("equal", "datalim")
     ax.set(xlabel=_axis(kernel, 0), ylabel=_axis(kernel, 1))
     if title:
@@ -94,7 +95,8 @@ def _named(ax: Any, place: np.ndarray, labels: np.ndarray, colors: Any) -> None:
     kinds = list(zip(np.unique(labels), looks, strict=False))
     for kind, (marker, color) in kinds:
         mine = place[labels == kind]
-        ax.scatter(*mine.T, s=11, marker=marker, color=color, alpha=0.65, linewidths=0)
+        look = {"s": 11, "marker": marker, "color": color, "label": shorten(kind, 16)}
+        ax.scatter(*mine.T, alpha=0.65, linewidths=0, **look)
     box = {"boxstyle": "round,pad=0.2", "facecolor": colors.paper, "alpha": 0.85}
     for kind, (_, color) in kinds:
         x, y = np.nanmedian(place[labels == kind], axis=0)
