@@ -102,8 +102,8 @@ def sample(
         or a mapping, ``{"top_resolved": 0.8}`` or ``{"rank_agreement": 0.8}``, the Spearman
         correlation of a query's scores to expect with another such run (the default).
     max_time
-        For ``draws="auto"``: seconds after which no further draws are begun. Runs that end by time
-        are not repeatable to the draw.
+        For ``draws="auto"``: seconds after which no further round of draws is begun; the first has
+        20 draws. Runs that end by time are not repeatable to the draw.
     warmup
         Draws thrown away at first; by default 20 autocorrelation times.
     seed

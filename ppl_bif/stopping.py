@@ -18,7 +18,8 @@ __all__ = ["MEASURES", "Goal", "Progress", "as_goal", "measure", "next_draws"]
 
 MEASURES = ("top_resolved", "rank_agreement")
 DEFAULT_MEASURE, DEFAULT_TARGET = "rank_agreement", 0.8
-FIRST_DRAWS, MOST_DRAWS = 100, 100_000
+# Where time is short, a first round is to be over before it is spent.
+FIRST_DRAWS, FIRST_OF_A_LIMIT, MOST_DRAWS = 100, 20, 100_000
 TRAIN_ROWS, QUERIES = 512, 48
 
 
@@ -88,9 +89,17 @@ def next_draws(goal: Goal, now: Progress | None, seconds_per_draw: float, spent:
         What was measured last; None at the start.
     seconds_per_draw, spent
         Cost of a draw of all chains, and time since the start.
+
+    Examples
+    --------
+    >>> goal = as_goal(0.8, max_time=60)
+    >>> next_draws(goal, None, 0, 0)
+    20
+    >>> next_draws(goal, Progress(40, 0.5, 400.0), seconds_per_draw=1.0, spent=50)
+    50
     """
     if now is None:
-        return FIRST_DRAWS
+        return FIRST_OF_A_LIMIT if math.isfinite(goal.max_time) else FIRST_DRAWS
     if now.value >= goal.target:
         return now.draws
     wanted = int(np.clip(now.needed, 1.25 * now.draws, 2 * now.draws))
