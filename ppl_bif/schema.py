@@ -82,7 +82,7 @@ def _as_arviz_takes_them(groups: Mapping[str, xr.Dataset]) -> dict[str, xr.Datas
     if "log_likelihood" in found:
         likelihood = found["log_likelihood"]
         apart = [name for name, of in likelihood.items() if "draw" not in of.dims]
-        if apart:
+        if 0 < len(apart) < len(likelihood):
             constant = found.get("constant_data", xr.Dataset())
             found["constant_data"] = constant.merge(likelihood[apart])
             found["log_likelihood"] = likelihood.drop_vars(apart)
