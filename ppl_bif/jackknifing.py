@@ -5,10 +5,10 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from ppl_bif.blocks import blocks_against
-from ppl_bif.covariance import block_covariance
+from ppl_bif.approximation import Weights, importance_weights
 from ppl_bif.schema import group, inverse_temperature
 from ppl_bif.traces import Parts, refuse_unsampled, traces
+from ppl_bif.weighted import covariance_under
 
 __all__ = ["jackknife"]
 
@@ -78,18 +78,18 @@ def jackknife(
         raise ValueError(f"a jackknife takes at least three rows or groups; got {len(rows.ids)}")
     phi = explained.read(slice(0, len(explained.ids))).astype(float)
     loglik = rows.read(slice(0, len(rows.ids)))
-    beta = inverse_temperature(idata)
-    influences = beta * np.stack(
-        [_influences(*part) for part in zip(_halves(loglik), _halves(phi), strict=True)]
-    )
+    beta, weights = inverse_temperature(idata), importance_weights(idata, rows.chains)
+    parts = zip(_weights_of(weights, phi), _halves(loglik), _halves(phi), strict=True)
+    influences = beta * np.stack([covariance_under(*part).value for part in parts])
     influences -= influences.mean(axis=2, keepdims=True)
     covariance, mcse = _across(influences, len(rows.ids))
     sd = np.sqrt(np.where(np.diag(covariance) > 0, np.diag(covariance), np.nan))
+    mean, variance = _moments(weights, phi)
     of = {
-        "mean": phi.mean(axis=(0, 1)),
+        "mean": mean,
         "sd": sd,
         "sd_mcse": np.diag(mcse) / (2 * sd),
-        "posterior_sd": phi.std(axis=(0, 1)),
+        "posterior_sd": np.sqrt(variance),
     }
     pairs = {"covariance": covariance, "covariance_mcse": mcse}
     return xr.Dataset(
@@ -106,9 +106,19 @@ def _halves(series: np.ndarray) -> list[np.ndarray]:
     return [half for one in series for half in (one[None, :middle], one[None, middle:])]
 
 
-def _influences(loglik: np.ndarray, phi: np.ndarray) -> np.ndarray:
-    """Covariances of one part, ``(query, row)``."""
-    return block_covariance(loglik, phi, **blocks_against(loglik, phi)._asdict()).value
+def _weights_of(weights: Weights | None, phi: np.ndarray) -> list[np.ndarray | None]:
+    """Cut weights as the chains are cut, ``(1, draw)`` each."""
+    if weights is None:
+        return [None] * (2 * len(phi))
+    return [half[..., 0] for half in _halves(weights.values[..., None])]
+
+
+def _moments(weights: Weights | None, phi: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and variance of each observable."""
+    share = None if weights is None else weights.values.ravel()
+    flat = phi.reshape(-1, phi.shape[2])
+    mean = np.average(flat, axis=0, weights=share)
+    return mean, np.average((flat - mean) ** 2, axis=0, weights=share)
 
 
 def _across(influences: np.ndarray, rows: int) -> tuple[np.ndarray, np.ndarray]:

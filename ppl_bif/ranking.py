@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
+from ppl_bif.approximation import is_weighted
 from ppl_bif.blocks import blocks_against
 from ppl_bif.checks import whole
 from ppl_bif.discoveries import benjamini_hochberg, surest
@@ -99,7 +100,7 @@ def top(
                 "run, or give them to ppl_bif.influence"
             )
     else:
-        if not is_streamed(scores):
+        if not is_streamed(scores) and not is_weighted(scores):
             sides = traces(scores, train, query, observable, Parts(by, spans, reduce, groups))
             rows, queries = (len(side.ids) for side in sides)
             few = shrink == "eb" or rows * queries <= BLOCK_PAIRS

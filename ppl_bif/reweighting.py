@@ -7,10 +7,11 @@ from typing import Any, NamedTuple
 import numpy as np
 import xarray as xr
 
+from ppl_bif.approximation import Weights, importance_weights
 from ppl_bif.blocks import block_means, blocks_against
-from ppl_bif.covariance import block_covariance
 from ppl_bif.schema import inverse_temperature, pareto_smoothed
 from ppl_bif.traces import Parts, Traces, refuse_unsampled, traces
+from ppl_bif.weighted import covariance_under
 
 __all__ = ["reweight"]
 
@@ -85,10 +86,18 @@ def reweight(
     beta = inverse_temperature(idata)
     tilt = beta * _tilts(rows, plan.values - 1)
     phi = explained.read(slice(0, len(explained.ids))).astype(float)
-    bent = tilt - tilt.mean(axis=1, keepdims=True)
-    first, second = _covariance(tilt, phi), _covariance(tilt + bent**2 / 2, phi)
-    added = _covariance(bent**2 / 2, phi)
-    weighted = [_importance(tilt[..., s], phi) for s in range(tilt.shape[2])]
+    known = importance_weights(idata, rows.chains)
+    base = (
+        Weights(np.ones(tilt.shape[:2]), np.zeros(tilt.shape[:2]), 0.0) if known is None else known
+    )
+    own = None if known is None else known.values
+    middle = (base.values[..., None] * tilt).mean(axis=1, keepdims=True)
+    # Chains of MCMC each have their own mean; independent draws have one.
+    bent = tilt - (middle if known is None else middle.mean(axis=0))
+    first, second, added = (
+        covariance_under(own, one, phi) for one in (tilt, tilt + bent**2 / 2, bent**2 / 2)
+    )
+    weighted = [_importance(tilt[..., s], phi, base) for s in range(tilt.shape[2])]
     curved = (np.abs(added.value) > CURVED_SHARE * np.abs(first.value)) & (
         np.abs(added.value) > RESOLVED_ERRORS * added.mcse
     )
@@ -103,7 +112,7 @@ def reweight(
         "curved": curved.T,
     }
     found = xr.Dataset(
-        {"mean": ("query", phi.mean(axis=(0, 1)))}
+        {"mean": ("query", (base.values[..., None] * phi).mean(axis=(0, 1)))}
         | {name: (dims, values) for name, values in layers.items()}
         | {"pareto_k": ("scenario", np.array([one.k for one in weighted]))},
         coords={"scenario": plan.names, "query": explained.ids},
@@ -154,10 +163,6 @@ def _tilts(rows: Traces, change: np.ndarray) -> np.ndarray:
     return np.sum([rows.read(part).astype(float) @ change[:, part].T for part in moved], axis=0)
 
 
-def _covariance(tilt: np.ndarray, phi: np.ndarray) -> Any:
-    return block_covariance(tilt, phi, **blocks_against(tilt, phi)._asdict())
-
-
 class _Weighted(NamedTuple):
     """Shifts and errors by importance sampling, ``(query,)``, and Pareto's k."""
 
@@ -166,13 +171,14 @@ class _Weighted(NamedTuple):
     k: float
 
 
-def _importance(tilt: np.ndarray, phi: np.ndarray) -> _Weighted:
-    log_weights, k = pareto_smoothed(tilt.ravel())
+def _importance(tilt: np.ndarray, phi: np.ndarray, base: Weights) -> _Weighted:
+    log_weights, k = pareto_smoothed((base.log_ratios + tilt).ravel())
     weights = tilt.size * np.exp(log_weights).reshape(*tilt.shape, 1)
-    mean = phi.mean(axis=(0, 1))
+    now = base.values[..., None]
+    mean = (now * phi).mean(axis=(0, 1))
     shift = (weights * phi).mean(axis=(0, 1)) - mean
     # The delta method: of the ratio, less the mean as it is.
-    series = weights * (phi - mean - shift) - (phi - mean)
+    series = weights * (phi - mean - shift) - now * (phi - mean)
     blocks = blocks_against(tilt[..., None], series).blocks
     means = block_means(series, blocks).reshape(-1, phi.shape[2])
     return _Weighted(shift, means.std(axis=0, ddof=1) / np.sqrt(len(means)), k)

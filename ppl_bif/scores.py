@@ -7,6 +7,7 @@ import dask.array as da
 import numpy as np
 import xarray as xr
 
+from ppl_bif.approximation import importance_weights
 from ppl_bif.blocks import Blocks, blocks_against, choose_blocks, product_time
 from ppl_bif.calibration import widening
 from ppl_bif.copula import copula_covariance, normal_scores
@@ -17,6 +18,7 @@ from ppl_bif.shrinkage import Shrunk
 from ppl_bif.streaming import find_sums, is_streamed
 from ppl_bif.tiles import Estimate
 from ppl_bif.traces import STRETCH, Parts, Traces, refuse_unsampled, traces
+from ppl_bif.weighted import weighted_correlation, weighted_covariance
 
 __all__ = ["attributes", "influence", "shrinks"]
 
@@ -44,6 +46,7 @@ class _Estimator(NamedTuple):
     scale: float
     plain: Blocks
     copula: _Copula | None
+    weights: np.ndarray | None = None
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -53,7 +56,11 @@ class _Estimator(NamedTuple):
 
     def __call__(self, train: np.ndarray, query: np.ndarray) -> tuple[np.ndarray, ...]:
         """Compute the variables of a block of pairs, each ``(query, train)``."""
-        estimate = block_correlation if self.kind == "correlation" else block_covariance
+        correlate = self.kind == "correlation"
+        if self.weights is not None:
+            of_draws = weighted_correlation if correlate else weighted_covariance
+            return self.scaled(of_draws(train, query, self.weights))
+        estimate = block_correlation if correlate else block_covariance
         raw = estimate(train, query, **self.plain._asdict())
         if self.copula is None:
             return self.scaled(raw)
@@ -93,7 +100,9 @@ def influence(
     ----------
     idata
         A run of :func:`ppl_bif.sample`, or any InferenceData or DataTree with pointwise
-        log-likelihoods, such as NUTS gives.
+        log-likelihoods, such as NUTS gives. Draws of ``from_guide`` are weighted towards the
+        posterior: then covariances are weighted ones, errors are those of independent draws, and
+        attributes ``pareto_k`` and ``effective_draws`` say how far to trust them.
     train, query
         Variables of ``log_likelihood``: one, whose elements are the rows, or a list, whose rows
         follow one another with ids that name the variable, such as ``y2[3]``. A group of one
@@ -185,7 +194,11 @@ def influence(
     rows, explained = traces(idata, train, query, observable, Parts(by, spans, reduce, groups))
     sums = find_sums(idata, explained, kind=kind, shrink=shrink)
     train_ids = rows.ids if sums is None else sums.ids
-    shrunk = sums is None and shrinks(shrink, kind, len(rows.ids))
+    weights = importance_weights(idata, rows.chains)
+    if weights is not None and shrink == "eb":
+        raise ValueError("covariances of weighted draws are not shrunk: leave shrink out")
+    plainly = sums is not None or weights is not None
+    shrunk = not plainly and shrinks(shrink, kind, len(rows.ids))
     some = rows.some(), explained.some()
     plain = blocks_against(*some)
     if sums is not None:
@@ -193,7 +206,11 @@ def influence(
     copula = _copula(*some, plain)._replace(wider=_widening(*some)) if shrunk else None
     attrs = attributes(idata, rows, explained, plain, kind=kind, shrunk=shrunk)
     scale = attrs["inverse_temperature"] if kind == "covariance" else 1.0
-    estimator = _Estimator(kind, scale, plain, copula)
+    if weights is not None:
+        # Draws of an approximation are independent: no blocks, but so many that count.
+        counted = max(2, int(weights.effective))
+        attrs |= {"pareto_k": weights.k, "effective_draws": weights.effective, "blocks": counted}
+    estimator = _Estimator(kind, scale, plain, copula, None if weights is None else weights.values)
 
     def pairs(query_rows: slice, train_rows: slice) -> tuple[np.ndarray, ...]:
         if sums is not None:

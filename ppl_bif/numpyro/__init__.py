@@ -1,6 +1,7 @@
 """The NumPyro backend: localized models of JAX networks and their kernels."""
 
 from ppl_bif.numpyro.gradients import ControlVariates, FullBatch, Minibatch, Partition
+from ppl_bif.numpyro.guide import from_guide
 from ppl_bif.numpyro.hmc import HMC
 from ppl_bif.numpyro.model import LocalizedModel, localize
 from ppl_bif.numpyro.preconditioners import LowRank, RMSprop
@@ -18,5 +19,6 @@ __all__ = [
     "Partition",
     "RMSprop",
     "UnderdampedLangevin",
+    "from_guide",
     "localize",
 ]

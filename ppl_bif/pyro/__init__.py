@@ -2,6 +2,7 @@
 
 from ppl_bif.pyro.convert import from_pyro
 from ppl_bif.pyro.gradients import ControlVariates, FullBatch, Minibatch, Partition
+from ppl_bif.pyro.guide import from_guide
 from ppl_bif.pyro.hmc import HMC
 from ppl_bif.pyro.model import LocalizedModel, localize
 from ppl_bif.pyro.preconditioners import LowRank, RMSprop
@@ -19,6 +20,7 @@ __all__ = [
     "Partition",
     "RMSprop",
     "UnderdampedLangevin",
+    "from_guide",
     "from_pyro",
     "localize",
 ]

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ppl_bif.schema import inference_data
 
-__all__ = ["from_pyro"]
+__all__ = ["from_pyro", "is_data", "made_and_seen"]
 
 
 def from_pyro(mcmc: Any, *, log_likelihood: bool = True, chunk_size: int = 64) -> Any:
@@ -29,8 +29,10 @@ def from_pyro(mcmc: Any, *, log_likelihood: bool = True, chunk_size: int = 64) -
     Returns
     -------
     arviz.InferenceData or xarray.DataTree
-        Groups ``posterior`` (chain, draw, ...), ``sample_stats`` with ``diverging``,
-        ``observed_data``, and ``log_likelihood`` by observed site, in nats, not tempered.
+        Groups ``posterior`` (chain, draw, ...), what ``pyro.deterministic`` names included,
+        ``sample_stats`` with ``diverging``, ``observed_data``, and ``log_likelihood`` by observed
+        site, in nats, not tempered; the ``inverse_temperature`` of a localized model is an
+        attribute.
 
     Examples
     --------
@@ -48,48 +50,63 @@ def from_pyro(mcmc: Any, *, log_likelihood: bool = True, chunk_size: int = 64) -
     samples = mcmc.get_samples(group_by_chain=True)
     chains, draws = next(iter(samples.values())).shape[:2]
     coords = {"chain": np.arange(chains), "draw": np.arange(draws)}
+    trace = poutine.trace(mcmc.kernel.model).get_trace(*mcmc._args, **mcmc._kwargs)
+    observed = {name: site["value"] for name, site in trace.nodes.items() if is_data(site)}
+    made = any(map(_is_deterministic, trace.nodes.values()))
     groups = {
         "posterior": _dataset(samples, 2, coords),
         "sample_stats": xr.Dataset({"diverging": _diverging(mcmc, chains, draws)}, coords),
-        "observed_data": _dataset(_observed(mcmc), 0, {}),
+        "observed_data": _dataset(observed, 0, {}),
     }
-    if log_likelihood and groups["observed_data"].data_vars:
+    if made or (log_likelihood and observed):
         flat = {name: value.flatten(0, 1) for name, value in samples.items()}
+
+        def one(weights: dict[str, Tensor]) -> Any:
+            given = poutine.condition(mcmc.kernel.model, data=weights)
+            trace = poutine.trace(given).get_trace(*mcmc._args, **mcmc._kwargs)
+            return made_and_seen(trace, weights)
+
         with pyro.validation_enabled(False):
-            values = torch.func.vmap(
-                lambda weights: _pointwise(mcmc, weights),
-                chunk_size=chunk_size,
-                randomness="different",
-            )(flat)
-        grouped = {name: v.unflatten(0, (chains, draws)) for name, v in values.items()}
-        groups["log_likelihood"] = _dataset(grouped, 2, coords)
-    return inference_data(
-        groups,
-        {"inference_library": "pyro", "inference_library_version": pyro.__version__},
+            found = torch.func.vmap(one, chunk_size=chunk_size, randomness="different")(flat)
+        more, values = (
+            _dataset({n: v.unflatten(0, (chains, draws)) for n, v in of.items()}, 2, coords)
+            for of in found
+        )
+        groups["posterior"] = groups["posterior"].merge(more)
+        if log_likelihood:
+            groups["log_likelihood"] = values
+    attrs = {"inference_library": "pyro", "inference_library_version": pyro.__version__}
+    beta = getattr(mcmc.kernel.model, "inverse_temperature", None)
+    return inference_data(groups, attrs | ({} if beta is None else {"inverse_temperature": beta}))
+
+
+def is_data(site: Any) -> bool:
+    """Say whether a site of a trace is an observation."""
+    return (
+        site["type"] == "sample"
+        and site["is_observed"]
+        and not _is_deterministic(site)
+        and type(site["fn"]).__name__ != "_Subsample"
     )
 
 
-def _trace(mcmc: Any, values: dict[str, Tensor]) -> Any:
-    conditioned = poutine.condition(mcmc.kernel.model, data=values)
-    return poutine.trace(conditioned).get_trace(*mcmc._args, **mcmc._kwargs)
+def _is_deterministic(site: Any) -> bool:
+    """Say whether a site of a trace is what ``pyro.deterministic`` names."""
+    return bool(site["type"] == "sample" and site["infer"].get("_deterministic"))
 
 
-def _observed(mcmc: Any) -> dict[str, Tensor]:
-    trace = poutine.trace(mcmc.kernel.model).get_trace(*mcmc._args, **mcmc._kwargs)
-    return {name: trace.nodes[name]["value"] for name in trace.observation_nodes}
+def made_and_seen(
+    trace: Any, values: dict[str, Tensor]
+) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """Return what a model that is conditioned on values makes of them, and its data's likelihoods.
 
-
-def _pointwise(mcmc: Any, values: dict[str, Tensor]) -> dict[str, Tensor]:
-    nodes = _trace(mcmc, values).nodes
-    observed = [
-        name
-        for name, site in nodes.items()
-        if site["type"] == "sample"
-        and site["is_observed"]
-        and name not in values
-        and type(site["fn"]).__name__ != "_Subsample"
-    ]
-    return {name: nodes[name]["fn"].log_prob(nodes[name]["value"]) for name in observed}
+    These are log-likelihoods by site, pointwise.
+    """
+    nodes = trace.nodes
+    made = {name: site["value"] for name, site in nodes.items() if _is_deterministic(site)}
+    # Sites that a model is conditioned on are observed as well.
+    data = {name: site for name, site in nodes.items() if is_data(site) and name not in values}
+    return made, {name: site["fn"].log_prob(site["value"]) for name, site in data.items()}
 
 
 def _diverging(mcmc: Any, chains: int, draws: int) -> tuple[tuple[str, str], np.ndarray]:

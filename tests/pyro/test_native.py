@@ -10,6 +10,7 @@ from pyro.infer.autoguide import AutoNormal
 import ppl_bif as bif
 from ppl_bif.pyro import SGLD, from_pyro, localize
 from ppl_bif.schema import arviz
+from tests.conjugate import regression
 from tests.truth import make_linear
 
 pytestmark = pytest.mark.pyro
@@ -98,3 +99,53 @@ def test_same_model_under_svi(linear, model, data):
     assert np.abs(found - linear.mean()).max() < 0.05
     predicted = Predictive(model, guide=guide, num_samples=5)(*data)
     assert predicted["obs"].shape == (5, 100)
+
+
+@pytest.fixture(scope="module")
+def regression_nuts():
+    """A regression with a named deterministic value, under NUTS."""
+    known = regression(rows=30)
+
+    def regress(x, y):
+        slope = pyro.sample("slope", pyro.distributions.Normal(torch.zeros(2), 10**0.5).to_event(1))
+        mean = pyro.deterministic("mean", slope[..., :1] * x[:, 0] + slope[..., 1:] * x[:, 1])
+        with pyro.plate("rows", len(y)):
+            pyro.sample("y", pyro.distributions.Normal(mean, 1), obs=y)
+
+    data = tuple(torch.tensor(np.float32(of)) for of in (known.x, known.y))
+    mcmc = run(NUTS(regress), data, draws=2000)
+    return known, mcmc
+
+
+def test_influence_of_a_model_under_nuts(regression_nuts):
+    known, mcmc = regression_nuts
+    idata = from_pyro(mcmc)
+    assert set(idata["log_likelihood"].data_vars) == {"y"}
+    assert set(idata["observed_data"].data_vars) == {"y"}
+    assert set(idata["posterior"].data_vars) == {"slope", "mean"}
+    made = idata["posterior"]["slope"].values @ known.x.T
+    np.testing.assert_allclose(idata["posterior"]["mean"], made, rtol=1e-5, atol=1e-5)
+    found = bif.influence(idata, observable="slope", shrink=None)
+    mean, covariance = known.posterior(np.ones(30))
+    exact = covariance @ (known.x * (known.y - known.x @ mean)[:, None]).T
+    off = (found["influence"].values - exact) / found["mcse"].values
+    assert np.sqrt(np.mean(off**2)) < 1.8
+    assert (found["influence"].values * exact).sum() / (exact**2).sum() == pytest.approx(1, abs=0.1)
+
+
+def test_from_pyro_of_arviz_says_the_same(regression_nuts):
+    az, (_, mcmc) = arviz(), regression_nuts
+    if not hasattr(az, "from_pyro"):
+        pytest.skip("this ArviZ has no from_pyro")
+    theirs = az.from_pyro(mcmc, log_likelihood=True)
+    found = bif.influence(theirs, train="y", observable="slope", shrink=None)
+    ours = bif.influence(from_pyro(mcmc), observable="slope", shrink=None)
+    np.testing.assert_allclose(found["influence"], ours["influence"], rtol=1e-4, atol=1e-7)
+
+
+def test_the_temperature_of_a_localized_model_is_kept(linear, data):
+    warm = localize(
+        Linear(linear.mode), likelihood="normal", localization=linear.gamma, inverse_temperature=0.5
+    )
+    idata = from_pyro(run(SGLD(warm, steps_per_draw=2), data, draws=20))
+    assert idata.attrs["inverse_temperature"] == 0.5
