@@ -1,6 +1,6 @@
 """Foretold shifts against refits: ``python -m benchmarks.refits``.
 
-A school, or a county with many homes, gets another weight. ``bif.reweight`` foretells from one NUTS
+A school, or a county of radon's, gets another weight. ``bif.reweight`` foretells from one NUTS
 run what becomes of the posterior means; NUTS then fits them anew. Slopes are of refitted on
 foretold shifts, each in units of its posterior standard deviation: 1 is right.
 """
@@ -20,9 +20,8 @@ from ppl_bif.schema import arviz, inference_data
 from ppl_bif_models import eight_schools, radon
 
 RESULTS = Path(__file__).parent / "refits.jsonl"
-WEIGHTS = (0.9, 0.5, 0.0, 2.0)
 METHODS = {"shift": "mcse", "second_order": "second_order_mcse", "importance": "importance_mcse"}
-CHAINS = 4
+CHAINS, SHORT = 4, 150
 
 
 class Case(NamedTuple):
@@ -39,7 +38,14 @@ class Case(NamedTuple):
     observable
         What is foretold: these variables' means.
     draws
-        Of each chain; NUTS warms up for as many, at most 1,000.
+        Of each chain, after 1,000 of warm-up.
+    weights
+        That the groups get.
+    anew
+        Draws of a refit; 0: as many as of the first fit, after as much warm-up. Fewer begin where
+        the first fit ended, after 150 of warm-up.
+    accept
+        Acceptance that NUTS aims at.
     """
 
     model: Callable[..., None]
@@ -47,6 +53,9 @@ class Case(NamedTuple):
     groups: list[Any]
     observable: list[str]
     draws: int
+    weights: tuple[float, ...] = (0.9, 0.5, 0.0, 2.0)
+    anew: int = 0
+    accept: float = 0.95
 
 
 def main() -> None:
@@ -68,16 +77,20 @@ def schools() -> Case:
     return Case(eight_schools.model, rows, rows.tolist(), ["mu", "tau"], 10_000)
 
 
-def counties(count: int = 4) -> Case:
-    """Give the counties with most homes on the first floor."""
+def counties(count: int = 12) -> Case:
+    """Give counties of very different sizes, from 116 homes to one."""
     data = radon.load()
-    most = np.argsort(-np.bincount(data.county, data.first_floor))[:count]
+    by_size = np.argsort(-np.bincount(data.county), kind="stable")
+    some = by_size[np.unique(np.geomspace(1, len(by_size), count + 1).astype(int)) - 1]
     return Case(
         lambda weight: radon.model(data, weight),
         data.names[data.county],
-        data.names[most].tolist(),
+        data.names[some].tolist(),
         ["intercept", "slope", "noise"],
         2_000,
+        (0.5, 0.0, 2.0),
+        300,
+        0.85,
     )
 
 
@@ -91,7 +104,7 @@ def judged(name: str, case: Case) -> list[dict[str, Any]]:
     now, noise = means(base, case.observable)
     sd = bif.jackknife(base, observable=case.observable, groups=case.labels)["posterior_sd"].values
     lines = []
-    for weight in WEIGHTS:
+    for weight in case.weights:
         foretold = [foretell(base, case, group, weight) for group in case.groups]
         refitted, errors = [], []
         for at, group in enumerate(case.groups):
@@ -106,6 +119,12 @@ def judged(name: str, case: Case) -> list[dict[str, Any]]:
             said = np.array([one[method][0] for one in foretold]) / sd
             blur = np.array([one[own][0] for one in foretold]) / sd
             line[method] = slope(truth, error, said, blur)
+            if method == "shift":
+                flat = ~np.array([one["curved"][0] for one in foretold])
+                line["shift, not curved"] = slope(
+                    *(part[flat] for part in (truth, error, said, blur))
+                )
+                line["not curved"] = int(flat.sum())
         line["curved"] = int(sum(bool(one["curved"].any()) for one in foretold))
         line["pareto_k"] = round(max(float(one["pareto_k"][0]) for one in foretold), 2)
         lines.append(line)
@@ -124,18 +143,24 @@ def sampler(case: Case) -> Callable[..., Any]:
     import jax
     from numpyro.infer import MCMC, NUTS, log_likelihood
 
-    mcmc = MCMC(
-        NUTS(case.model, target_accept_prob=0.95),
-        num_warmup=1000,
-        num_samples=case.draws,
-        num_chains=CHAINS,
-        chain_method="vectorized",
-        progress_bar=False,
-        jit_model_args=True,
-    )
+    def chains(num_warmup: int, num_samples: int) -> Any:
+        return MCMC(
+            NUTS(case.model, target_accept_prob=case.accept),
+            num_warmup=num_warmup,
+            num_samples=num_samples,
+            num_chains=CHAINS,
+            chain_method="vectorized",
+            progress_bar=False,
+            jit_model_args=True,
+        )
+
+    first = chains(1000, case.draws)
+    others = chains(SHORT, case.anew) if case.anew else first
 
     def fit(weight: np.ndarray, seed: int) -> Any:
-        mcmc.run(jax.random.key(seed), weight)
+        mcmc = others if seed else first
+        start = first.last_state.z if seed and case.anew else None
+        mcmc.run(jax.random.key(seed), weight, init_params=start)
         samples = mcmc.get_samples(group_by_chain=True)
         groups = {"posterior": samples}
         if not seed:
