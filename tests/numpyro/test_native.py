@@ -6,10 +6,10 @@ import numpy as np
 import numpyro
 import pytest
 from numpyro.infer import MCMC, NUTS, SVI, Predictive, Trace_ELBO
-from numpyro.infer.autoguide import AutoNormal
+from numpyro.infer.autoguide import AutoLaplaceApproximation, AutoNormal
 
 import ppl_bif as bif
-from ppl_bif.numpyro import SGLD, localize
+from ppl_bif.numpyro import SGLD, from_guide, localize
 from ppl_bif.schema import arviz
 from tests.truth import make_linear
 
@@ -122,3 +122,33 @@ def test_arviz_works_on_a_sampled_run(linear, model):
     assert float(az.rhat(idata)["w"].max()) < 1.05
     loo = az.loo(idata, var_name="train_obs")
     assert np.isfinite(getattr(loo, "elpd", None) or loo.elpd_loo)
+
+
+def test_a_laplace_fit_of_a_localized_model_is_scored(linear):
+    params = {"w": jnp.float32(linear.mode)}
+    cool = localize(
+        lambda p, x: x @ p["w"],
+        params,
+        likelihood="normal",
+        localization=linear.gamma / 2,
+        inverse_temperature=0.5,
+    )
+    guide = AutoLaplaceApproximation(cool)
+    svi = SVI(cool, guide, numpyro.optim.Adam(0.01), Trace_ELBO())
+    result = svi.run(jax.random.key(0), 800, *linear.data, progress_bar=False)
+    run = from_guide(cool, guide, result.params, args=linear.data, draws=500)
+    assert run.attrs["inverse_temperature"] == 0.5
+    # Half of everything: the covariance doubles, and so does that of each row, times a half.
+    expected = linear.influence(linear.x, linear.y, 2 * linear.covariance()) / 2
+    found = bif.influence(run)["influence"].values
+    assert (found * expected).sum() / (expected**2).sum() == pytest.approx(1, abs=0.05)
+
+
+def test_a_guide_of_some_rows_is_refused():
+    def model(y):
+        mean = numpyro.sample("mean", numpyro.distributions.Normal())
+        with numpyro.plate("data", 10, subsample_size=4):
+            numpyro.sample("y", numpyro.distributions.Normal(mean, 1), obs=y[:4])
+
+    with pytest.raises(ValueError, match="plate 'data' sees 4 of 10 rows at a time"):
+        from_guide(model, AutoNormal(model), {}, args=(jnp.zeros(10),))

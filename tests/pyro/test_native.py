@@ -5,10 +5,10 @@ import pyro
 import pytest
 import torch
 from pyro.infer import MCMC, NUTS, SVI, Predictive, Trace_ELBO
-from pyro.infer.autoguide import AutoNormal
+from pyro.infer.autoguide import AutoLaplaceApproximation, AutoNormal
 
 import ppl_bif as bif
-from ppl_bif.pyro import SGLD, from_pyro, localize
+from ppl_bif.pyro import SGLD, from_guide, from_pyro, localize
 from ppl_bif.schema import arviz
 from tests.conjugate import regression
 from tests.truth import make_linear
@@ -149,3 +149,33 @@ def test_the_temperature_of_a_localized_model_is_kept(linear, data):
     )
     idata = from_pyro(run(SGLD(warm, steps_per_draw=2), data, draws=20))
     assert idata.attrs["inverse_temperature"] == 0.5
+
+
+def test_a_laplace_fit_of_a_localized_model_is_scored(linear, data):
+    cool = localize(
+        Linear(linear.mode),
+        likelihood="normal",
+        localization=linear.gamma / 2,
+        inverse_temperature=0.5,
+    )
+    pyro.clear_param_store()
+    guide = AutoLaplaceApproximation(cool)
+    svi = SVI(cool, guide, pyro.optim.Adam({"lr": 0.01}), Trace_ELBO())
+    for _ in range(500):
+        svi.step(*data)
+    found = from_guide(cool, guide, args=data, draws=500)
+    assert found.attrs["inverse_temperature"] == 0.5
+    # Half of everything: the covariance doubles, and so does that of each row, times a half.
+    expected = linear.influence(linear.x, linear.y, 2 * linear.covariance()) / 2
+    scores = bif.influence(found)["influence"].values
+    assert (scores * expected).sum() / (expected**2).sum() == pytest.approx(1, abs=0.05)
+
+
+def test_a_guide_of_some_rows_is_refused():
+    def model(y):
+        mean = pyro.sample("mean", pyro.distributions.Normal(0, 1))
+        with pyro.plate("data", 10, subsample_size=4) as rows:
+            pyro.sample("y", pyro.distributions.Normal(mean, 1), obs=y[rows])
+
+    with pytest.raises(ValueError, match="plate 'data' sees 4 of 10 rows at a time"):
+        from_guide(model, AutoNormal(model), args=(torch.zeros(10),))
