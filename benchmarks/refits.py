@@ -8,7 +8,7 @@ foretold shifts, each in units of its posterior standard deviation: 1 is right.
 import argparse
 import json
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -64,10 +64,9 @@ def main() -> None:
     parser.add_argument("--case", choices=CASES, help="only this one")
     only = parser.parse_args().case
     for name in [only] if only else CASES:
-        lines = judged(name, CASES[name]())
-        with RESULTS.open("a") as file:
-            for line in lines:
-                print(line, flush=True)
+        for line in judged(name, CASES[name]()):
+            print(line, flush=True)
+            with RESULTS.open("a") as file:
                 file.write(json.dumps(line) + "\n")
 
 
@@ -97,13 +96,12 @@ def counties(count: int = 12) -> Case:
 CASES: dict[str, Callable[[], Case]] = {"eight schools": schools, "radon": counties}
 
 
-def judged(name: str, case: Case) -> list[dict[str, Any]]:
+def judged(name: str, case: Case) -> Iterator[dict[str, Any]]:
     """Hold each way to foretell against refits, by weight."""
     fit = sampler(case)
     base = fit(np.ones(len(case.labels)), seed=0)
     now, noise = means(base, case.observable)
     sd = bif.jackknife(base, observable=case.observable, groups=case.labels)["posterior_sd"].values
-    lines = []
     for weight in case.weights:
         foretold = [foretell(base, case, group, weight) for group in case.groups]
         refitted, errors = [], []
@@ -127,8 +125,7 @@ def judged(name: str, case: Case) -> list[dict[str, Any]]:
                 line["not curved"] = int(flat.sum())
         line["curved"] = int(sum(bool(one["curved"].any()) for one in foretold))
         line["pareto_k"] = round(max(float(one["pareto_k"][0]) for one in foretold), 2)
-        lines.append(line)
-    return lines
+        yield line
 
 
 def foretell(base: Any, case: Case, group: Any, weight: float) -> xr.Dataset:
