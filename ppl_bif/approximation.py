@@ -10,7 +10,14 @@ import xarray as xr
 from ppl_bif.errors import BIFError
 from ppl_bif.schema import group, inference_data, pareto_smoothed
 
-__all__ = ["LOG_RATIO", "Weights", "approximation", "importance_weights", "is_weighted"]
+__all__ = [
+    "LOG_RATIO",
+    "Weights",
+    "approximation",
+    "importance_weights",
+    "is_weighted",
+    "refuse_some_rows",
+]
 
 LOG_RATIO = "log_importance_ratio"
 # Means are trusted up to 0.7 (Vehtari et al. 2024); covariances, which hang more on the tails, were
@@ -102,6 +109,15 @@ def _dataset(
         },
         coords,
     )
+
+
+def refuse_some_rows(plate: str, seen: int | None, total: int) -> None:
+    """Raise ValueError where a plate of the model sees only some of its rows."""
+    if seen not in (None, total):
+        raise ValueError(
+            f"plate {plate!r} sees {seen} of {total} rows at a time: pass a model, or arguments, "
+            "that see all of them"
+        )
 
 
 def is_weighted(idata: Any) -> bool:

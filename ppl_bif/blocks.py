@@ -10,6 +10,7 @@ import numpy as np
 
 __all__ = [
     "MAX_BLOCKS",
+    "RESOLVED_ERRORS",
     "Blocks",
     "block_means",
     "block_sizes",
@@ -36,6 +37,8 @@ class Blocks(NamedTuple):
 # Means of blocks of 8 autocorrelation times would leave errors 3% too small; `inflation` mends it.
 TIMES_PER_BLOCK = 8
 MIN_BLOCKS_PER_CHAIN, MAX_BLOCKS = 5, 32
+# An estimate more errors than this from 0 is called resolved.
+RESOLVED_ERRORS = 2.0
 # Chains whose autocorrelation is looked at.
 MOST_CHAINS = 32
 

@@ -12,8 +12,8 @@ import numpy as np
 from scipy.stats import rankdata
 from scipy.stats import t as student
 
-from ppl_bif.blocks import MAX_BLOCKS, blocks_against, edges
-from ppl_bif.covariance import block_covariance, covariance
+from ppl_bif.blocks import MAX_BLOCKS, edges
+from ppl_bif.covariance import covariance, covariance_with_errors
 
 __all__ = [
     "Stability",
@@ -162,6 +162,6 @@ def _threshold(rows: int, k: int) -> float:
 
 
 def _in_errors(train: np.ndarray, query: np.ndarray) -> np.ndarray:
-    found = block_covariance(train, query, **blocks_against(train, query)._asdict())
+    found = covariance_with_errors(train, query)
     with np.errstate(invalid="ignore", divide="ignore"):
         return np.nan_to_num(found.value / found.mcse)

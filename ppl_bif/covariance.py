@@ -12,6 +12,7 @@ import numpy as np
 from ppl_bif.blocks import (
     block_means,
     block_sizes,
+    blocks_against,
     centred,
     inflation,
     mean_square,
@@ -26,6 +27,7 @@ __all__ = [
     "compare",
     "compare_pairs",
     "covariance",
+    "covariance_with_errors",
     "finished",
     "layout",
     "look",
@@ -135,6 +137,11 @@ def block_covariance(
     """
     where = layout(len(train), train.shape[1], blocks, time)
     return over_tiles(partial(look, blocks=blocks), partial(compare, where=where), train, query)
+
+
+def covariance_with_errors(train: np.ndarray, query: np.ndarray, *, seed: int = 0) -> Estimate:
+    """Covariances of all pairs, ``(query, train)``, by blocks long against these series' memory."""
+    return block_covariance(train, query, **blocks_against(train, query, seed=seed)._asdict())
 
 
 def look(series: np.ndarray, blocks: int) -> Series:

@@ -12,7 +12,6 @@ import xarray as xr
 from rich.console import Console
 from rich.table import Table
 
-from ppl_bif.blocks import blocks_against
 from ppl_bif.convergence import (
     agreement,
     draws_for_resolved,
@@ -21,7 +20,7 @@ from ppl_bif.convergence import (
     stability,
     top_resolved,
 )
-from ppl_bif.covariance import block_covariance
+from ppl_bif.covariance import covariance_with_errors
 from ppl_bif.errors import BIFError
 from ppl_bif.health import health
 from ppl_bif.schema import arviz, group, refuse_unmarked, root_attrs, usable_chains
@@ -318,7 +317,7 @@ def _drift(points: np.ndarray) -> np.ndarray:
 def _scores(train: np.ndarray, query: np.ndarray, seed: int) -> xr.Dataset:
     query = query[:, :, spread(query.shape[2], QUERIES)]
     chains = len(train)
-    whole = block_covariance(train, query, **blocks_against(train, query, seed=seed)._asdict())
+    whole = covariance_with_errors(train, query, seed=seed)
     with np.errstate(invalid="ignore"):
         resolved = np.abs(whole.value) > 2 * whole.mcse
     by_chain = [scores_of(train[c : c + 1], query[c : c + 1]) for c in range(chains)]

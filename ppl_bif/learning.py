@@ -7,14 +7,12 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from ppl_bif.blocks import mean_error
+from ppl_bif.blocks import RESOLVED_ERRORS, mean_error
 from ppl_bif.schema import group, inverse_temperature, root_attrs
-from ppl_bif.streaming import is_streamed
+from ppl_bif.streaming import refuse_streamed
 from ppl_bif.traces import Traces, refuse_unsampled, traces
 
 __all__ = ["learning_coefficient", "losses_at_mode"]
-
-RESOLVED_ERRORS = 2.0
 
 
 def learning_coefficient(
@@ -85,8 +83,7 @@ def learning_coefficient(
     """
     refuse_unsampled(idata)
     rows, _ = traces(idata, train, train, None)
-    if is_streamed(idata):
-        raise ValueError("a run with stream=True keeps no traces: sample with stream=False")
+    refuse_streamed(idata)
     beta, at_mode = inverse_temperature(idata), losses_at_mode(idata, rows, loss_at_mode)
     total, value, error = _rises(rows, at_mode)
     attrs = root_attrs(idata)
@@ -146,10 +143,9 @@ def _rises(rows: Traces, at_mode: np.ndarray) -> tuple[np.ndarray, np.ndarray, n
         ``(row,)``.
     """
     total: Any = 0.0
-    parts, width = [], rows.width()
-    for start in range(0, len(at_mode), width):
-        part = slice(start, start + width)
-        rise = -rows.read(part).astype(float) - at_mode[part]
+    parts = []
+    for piece in rows.pieces():
+        rise = -rows.read(piece).astype(float) - at_mode[piece]
         total = total + rise.sum(axis=2)
         parts.append((rise.mean(axis=(0, 1)), mean_error(rise)))
     value, error = (np.concatenate(some) for some in zip(*parts, strict=True))

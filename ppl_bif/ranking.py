@@ -6,10 +6,10 @@ import numpy as np
 import xarray as xr
 
 from ppl_bif.approximation import is_weighted
-from ppl_bif.blocks import blocks_against
+from ppl_bif.blocks import RESOLVED_ERRORS, blocks_against
 from ppl_bif.checks import whole
 from ppl_bif.discoveries import benjamini_hochberg, surest
-from ppl_bif.scores import BLOCK_PAIRS, RESOLVED_ERRORS, attributes, influence, shrinks
+from ppl_bif.scores import BLOCK_PAIRS, attributes, influence, shrinks
 from ppl_bif.search import Best, search
 from ppl_bif.streaming import is_streamed
 from ppl_bif.traces import Parts, Traces, refuse_unsampled, traces

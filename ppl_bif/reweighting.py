@@ -8,7 +8,7 @@ import numpy as np
 import xarray as xr
 
 from ppl_bif.approximation import Weights, importance_weights
-from ppl_bif.blocks import block_means, blocks_against
+from ppl_bif.blocks import RESOLVED_ERRORS, block_means, blocks_against
 from ppl_bif.schema import inverse_temperature, pareto_smoothed
 from ppl_bif.traces import Parts, Traces, refuse_unsampled, traces
 from ppl_bif.weighted import covariance_under
@@ -16,7 +16,7 @@ from ppl_bif.weighted import covariance_under
 __all__ = ["reweight"]
 
 # First order is called not enough where the second adds so large a part of it, and is resolved.
-CURVED_SHARE, RESOLVED_ERRORS = 0.25, 2.0
+CURVED_SHARE = 0.25
 
 
 def reweight(
@@ -157,9 +157,7 @@ def _tilts(rows: Traces, change: np.ndarray) -> np.ndarray:
     """Sum log-likelihoods times the change of their weights, ``(chain, draw, scenario)``."""
     if not change.any():
         raise ValueError("all weights are 1: nothing changes")
-    width = rows.width()
-    parts = [slice(start, start + width) for start in range(0, len(rows.ids), width)]
-    moved = [part for part in parts if change[:, part].any()]
+    moved = [piece for piece in rows.pieces() if change[:, piece].any()]
     return np.sum([rows.read(part).astype(float) @ change[:, part].T for part in moved], axis=0)
 
 

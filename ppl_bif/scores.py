@@ -8,11 +8,11 @@ import numpy as np
 import xarray as xr
 
 from ppl_bif.approximation import importance_weights
-from ppl_bif.blocks import Blocks, blocks_against, choose_blocks, product_time
+from ppl_bif.blocks import RESOLVED_ERRORS, Blocks, blocks_against, choose_blocks, product_time
 from ppl_bif.calibration import widening
 from ppl_bif.copula import copula_covariance, normal_scores
 from ppl_bif.correlation import block_correlation
-from ppl_bif.covariance import block_covariance
+from ppl_bif.covariance import block_covariance, covariance_with_errors
 from ppl_bif.schema import inverse_temperature, usable_chains
 from ppl_bif.shrinkage import Shrunk
 from ppl_bif.streaming import find_sums, is_streamed
@@ -23,7 +23,6 @@ from ppl_bif.weighted import weighted_correlation, weighted_covariance
 __all__ = ["attributes", "influence", "shrinks"]
 
 BLOCK_PAIRS = 2**24
-RESOLVED_ERRORS = 2.0
 # A sign that is wrong this often, the tail of a score two errors from 0, counts as known.
 RESOLVED_FALSE_SIGN = 0.025
 SHRINK_ROWS = 200
@@ -281,14 +280,11 @@ def _copula(train: np.ndarray, query: np.ndarray, plain: Blocks) -> _Copula:
 def _widening(train: np.ndarray, query: np.ndarray) -> float:
     """Measure how much too small the errors of shrunk scores are, on some of the series."""
 
-    def plain(train: np.ndarray, query: np.ndarray) -> Estimate:
-        return block_covariance(train, query, **blocks_against(train, query)._asdict())
-
     def posterior(train: np.ndarray, query: np.ndarray, raw: Estimate) -> Shrunk:
         how = _copula(train, query, blocks_against(train, query))
         return copula_covariance(train, query, raw, **how._asdict())
 
-    return widening(plain, posterior, train, query)
+    return widening(covariance_with_errors, posterior, train, query)
 
 
 def _evaluate(

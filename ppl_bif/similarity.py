@@ -11,7 +11,7 @@ from ppl_bif.checks import whole
 from ppl_bif.correlation import block_correlation
 from ppl_bif.ranking import top
 from ppl_bif.scores import BLOCK_PAIRS, influence
-from ppl_bif.streaming import is_streamed
+from ppl_bif.streaming import refuse_streamed
 from ppl_bif.traces import Parts, traces
 
 __all__ = ["loss_kernel"]
@@ -100,8 +100,7 @@ def loss_kernel(
     if method not in METHODS:
         raise ValueError(f"method must be one of {METHODS}; got {method!r}")
     whole("dims", dims), whole("neighbours", neighbours)
-    if is_streamed(idata):
-        raise ValueError("a run with stream=True keeps no traces: sample with stream=False")
+    refuse_streamed(idata)
     others = points if others is None else others
     sides = traces(idata, others, points, None, Parts(by, reduce=reduce))
     _check_size(*(len(side.ids) for side in sides))

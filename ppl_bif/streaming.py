@@ -20,7 +20,15 @@ from ppl_bif.schema import group
 from ppl_bif.tiles import Estimate
 from ppl_bif.traces import Traces
 
-__all__ = ["SUMS", "Stream", "Sums", "draws_per_block", "find_sums", "is_streamed"]
+__all__ = [
+    "SUMS",
+    "Stream",
+    "Sums",
+    "draws_per_block",
+    "find_sums",
+    "is_streamed",
+    "refuse_streamed",
+]
 
 SUMS = "train_sums"
 TRAIN = "log_likelihood/train_obs"
@@ -135,6 +143,12 @@ class Sums(NamedTuple):
 def is_streamed(idata: Any) -> bool:
     """Say whether a run has sums in place of traces."""
     return _sums(idata) is not None
+
+
+def refuse_streamed(idata: Any) -> None:
+    """Raise ValueError for a run that has sums in place of traces."""
+    if is_streamed(idata):
+        raise ValueError("a run with stream=True keeps no traces: sample with stream=False")
 
 
 def _sums(idata: Any) -> xr.DataArray | None:

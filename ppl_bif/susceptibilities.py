@@ -6,12 +6,11 @@ from typing import Any, NamedTuple
 import numpy as np
 import xarray as xr
 
-from ppl_bif.blocks import blocks_against, mean_error
-from ppl_bif.covariance import block_covariance
+from ppl_bif.blocks import RESOLVED_ERRORS, mean_error
+from ppl_bif.covariance import covariance_with_errors
 from ppl_bif.learning import losses_at_mode
 from ppl_bif.schema import inverse_temperature, root_attrs
-from ppl_bif.scores import RESOLVED_ERRORS
-from ppl_bif.streaming import is_streamed
+from ppl_bif.streaming import refuse_streamed
 from ppl_bif.tiles import Estimate
 from ppl_bif.traces import Parts, Traces, refuse_unsampled, traces
 
@@ -131,18 +130,10 @@ class _Seen(NamedTuple):
 
 def _look(run: Any, train: str, query: str, by: Any) -> _Seen:
     refuse_unsampled(run)
-    if is_streamed(run):
-        raise ValueError("a run with stream=True keeps no traces: sample with stream=False")
+    refuse_streamed(run)
     rows, explained = traces(run, train, query, None, Parts(by))
-    width, count = rows.width(), len(rows.ids)
-    total = np.sum(
-        [
-            rows.read(slice(start, start + width)).sum(axis=2, dtype=float)
-            for start in range(0, count, width)
-        ],
-        axis=0,
-    )
-    mean = -total[..., None] / count
+    total = np.sum([rows.read(piece).sum(axis=2, dtype=float) for piece in rows.pieces()], axis=0)
+    mean = -total[..., None] / len(rows.ids)
     apart = -explained.read(slice(0, len(explained.ids))) - mean
     gamma = root_attrs(run).get("localization")
     return _Seen(rows, explained, mean, apart, inverse_temperature(run), gamma)
@@ -167,7 +158,7 @@ def _check_alike(seen: Mapping[str, _Seen]) -> None:
 
 def _restricted(one: _Seen) -> Estimate:
     """Susceptibilities ``(query,)`` under the component's own posterior."""
-    found = block_covariance(one.mean, one.apart, **blocks_against(one.mean, one.apart)._asdict())
+    found = covariance_with_errors(one.mean, one.apart)
     return Estimate(-found.value[:, 0], found.mcse[:, 0])
 
 

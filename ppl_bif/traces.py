@@ -1,7 +1,7 @@
 """Traces of pointwise log-likelihoods in a run, found by name and read piece by piece."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -96,6 +96,11 @@ class Traces(NamedTuple):
         rows = max(1, min(max(stored, STRETCH), VALUES // each))
         # Units lie in as many rows as their share of all.
         return max(1, rows * len(self.ids) // self.array.sizes[self.dim])
+
+    def pieces(self) -> Iterator[slice]:
+        """Cut all rows or parts into pieces of that width."""
+        width = self.width()
+        return (slice(start, start + width) for start in range(0, len(self.ids), width))
 
 
 def spread(rows: int, most: int, stretches: int = STRETCHES) -> np.ndarray:
@@ -236,9 +241,8 @@ def _grouped(rows: Traces, labels: np.ndarray) -> Traces:
         raise ValueError("groups are of rows: leave by and reduce out")
     names, code = np.unique(labels, return_inverse=True)
     sums = np.zeros((len(rows.chains), rows.array.sizes["draw"], len(names)))
-    width = rows.width()
-    for start in range(0, len(code), width):
-        part, mine = rows.read(slice(start, start + width)), code[start : start + width]
+    for piece in rows.pieces():
+        part, mine = rows.read(piece), code[piece]
         for at in np.unique(mine):
             sums[..., at] += part[..., mine == at].sum(axis=2, dtype=float)
     name = f"groups of {rows.array.name}"

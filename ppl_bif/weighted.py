@@ -7,8 +7,7 @@ squared (the delta method).
 
 import numpy as np
 
-from ppl_bif.blocks import blocks_against
-from ppl_bif.covariance import block_covariance
+from ppl_bif.covariance import covariance_with_errors
 from ppl_bif.tiles import Estimate
 
 __all__ = ["covariance_under", "weighted_correlation", "weighted_covariance"]
@@ -17,7 +16,7 @@ __all__ = ["covariance_under", "weighted_correlation", "weighted_covariance"]
 def covariance_under(weights: np.ndarray | None, train: np.ndarray, query: np.ndarray) -> Estimate:
     """Covariances ``(query, train)``: of chains by their blocks, or of draws with weights."""
     if weights is None:
-        return block_covariance(train, query, **blocks_against(train, query)._asdict())
+        return covariance_with_errors(train, query)
     return weighted_covariance(train, query, weights)
 
 

@@ -12,7 +12,7 @@ from numpyro import handlers
 from numpyro.infer.autoguide import AutoLaplaceApproximation, AutoMultivariateNormal
 from numpyro.infer.util import log_density
 
-from ppl_bif.approximation import approximation
+from ppl_bif.approximation import approximation, refuse_some_rows
 
 __all__ = ["from_guide"]
 
@@ -137,11 +137,9 @@ def _trace(model: Any, params: Mapping[str, Any], args: Any, kwargs: Any) -> dic
 
 def _refuse_some_rows(model: Any, params: Mapping[str, Any], args: Any, kwargs: Any) -> None:
     for name, site in _trace(model, params, args, kwargs).items():
-        if site["type"] == "plate" and site["args"][1] not in (None, site["args"][0]):
-            raise ValueError(
-                f"plate {name!r} sees {site['args'][1]} of {site['args'][0]} rows at a time: pass "
-                "a model, or arguments, that see all of them"
-            )
+        if site["type"] == "plate":
+            total, seen = site["args"]
+            refuse_some_rows(name, seen, total)
 
 
 def _sites(trace: Mapping[str, Any]) -> tuple[dict[str, Array], dict[str, Array]]:

@@ -7,7 +7,7 @@ import numpy as np
 import xarray as xr
 
 from ppl_bif.diagnostics import CRITERIA
-from ppl_bif.plots.style import Theme, ThemeName, get_theme, new_figure, tidy
+from ppl_bif.plots.style import Theme, ThemeName, get_theme, headline, new_figure, tidy
 from ppl_bif.schema import group
 
 if TYPE_CHECKING:
@@ -67,7 +67,7 @@ def plot_diagnosis(check: xr.Dataset, idata: Any = None, *, theme: ThemeName = "
     grid = figure.subplots(down, across, squeeze=False).flat
     for ax, (title, draw) in zip(grid, chosen.items(), strict=True):
         draw(ax, check, idata, colors)
-        ax.set_title(title, loc="left", size=10, weight="bold", color=colors.ink, pad=8)
+        headline(ax, title, colors)
     return figure
 
 

@@ -7,7 +7,7 @@ import numpy as np
 import xarray as xr
 
 from ppl_bif.plots.captions import shorten
-from ppl_bif.plots.style import ThemeName, get_theme, new_figure, tidy
+from ppl_bif.plots.style import ThemeName, get_theme, headline, legend_beside, new_figure, tidy
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -70,11 +70,10 @@ def plot_embedding(
         ax.scatter(place[:, 0], place[:, 1], s=9, color=colors.raises, alpha=0.7, linewidths=0)
     else:
         _named(ax, place, _checked(labels, len(place)), colors)
-        figure.legend(loc="outside right upper", fontsize=8, frameon=False, labelcolor=colors.muted)
+        legend_beside(figure, colors)
     ax.set_aspect("equal", "datalim")
     ax.set(xlabel=_axis(kernel, 0), ylabel=_axis(kernel, 1))
-    if title:
-        ax.set_title(title, loc="left", size=10, weight="bold", color=colors.ink, pad=8)
+    headline(ax, title, colors)
     return figure
 
 

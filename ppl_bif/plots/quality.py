@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import xarray as xr
 
-from ppl_bif.plots.style import ThemeName, get_theme, new_figure, tidy
+from ppl_bif.plots.style import ThemeName, get_theme, headline, new_figure, tidy
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -90,8 +90,7 @@ def plot_lds(
     ax.set_xlabel("LDS: rank correlation of summed scores with retraining", size=9)
     if reference is not None:
         _differences(ax, best_first, reference, colors.muted)
-    if title:
-        ax.set_title(title, loc="left", size=10, weight="bold", color=colors.ink, pad=8)
+    headline(ax, title, colors)
     return figure
 
 

@@ -9,7 +9,15 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["Theme", "ThemeName", "get_theme", "new_figure", "tidy"]
+__all__ = [
+    "Theme",
+    "ThemeName",
+    "get_theme",
+    "headline",
+    "legend_beside",
+    "new_figure",
+    "tidy",
+]
 
 ThemeName = Literal["light", "dark"]
 
@@ -62,6 +70,17 @@ def new_figure(width: float, height: float, theme: Theme, *, arrange: bool = Tru
         facecolor=theme.paper,
         layout=airy() if arrange else None,
     )
+
+
+def headline(ax: Any, text: str, theme: Theme) -> None:
+    """Write a title, if there is one, above the left end of a panel."""
+    if text:
+        ax.set_title(text, loc="left", size=10, weight="bold", color=theme.ink, pad=8)
+
+
+def legend_beside(figure: "Figure", theme: Theme) -> None:
+    """Put the legend beside the panel."""
+    figure.legend(loc="outside right upper", fontsize=8, frameon=False, labelcolor=theme.muted)
 
 
 def tidy(ax: Any, theme: Theme) -> None:

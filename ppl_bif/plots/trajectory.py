@@ -7,7 +7,15 @@ import numpy as np
 import xarray as xr
 
 from ppl_bif.plots.captions import shorten
-from ppl_bif.plots.style import Theme, ThemeName, get_theme, new_figure, tidy
+from ppl_bif.plots.style import (
+    Theme,
+    ThemeName,
+    get_theme,
+    headline,
+    legend_beside,
+    new_figure,
+    tidy,
+)
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -104,9 +112,8 @@ def plot_over_checkpoints(
         ax.set_xticks(at, [shorten(step, 12) for step in steps])
     ax.set(xlabel="checkpoint", ylabel=f"{UNITS.get(value, value)} ± {ERRORS} errors")
     if len(names) > 1:
-        figure.legend(loc="outside right upper", fontsize=8, frameon=False, labelcolor=colors.muted)
-    if title:
-        ax.set_title(title, loc="left", size=10, weight="bold", color=colors.ink, pad=8)
+        legend_beside(figure, colors)
+    headline(ax, title, colors)
     return figure
 
 

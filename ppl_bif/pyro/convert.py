@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ppl_bif.schema import inference_data
 
-__all__ = ["from_pyro", "is_data", "made_and_seen"]
+__all__ = ["from_pyro", "is_subsample", "made_and_seen"]
 
 
 def from_pyro(mcmc: Any, *, log_likelihood: bool = True, chunk_size: int = 64) -> Any:
@@ -51,7 +51,7 @@ def from_pyro(mcmc: Any, *, log_likelihood: bool = True, chunk_size: int = 64) -
     chains, draws = next(iter(samples.values())).shape[:2]
     coords = {"chain": np.arange(chains), "draw": np.arange(draws)}
     trace = poutine.trace(mcmc.kernel.model).get_trace(*mcmc._args, **mcmc._kwargs)
-    observed = {name: site["value"] for name, site in trace.nodes.items() if is_data(site)}
+    observed = {name: site["value"] for name, site in trace.nodes.items() if _is_data(site)}
     made = any(map(_is_deterministic, trace.nodes.values()))
     groups = {
         "posterior": _dataset(samples, 2, coords),
@@ -80,14 +80,19 @@ def from_pyro(mcmc: Any, *, log_likelihood: bool = True, chunk_size: int = 64) -
     return inference_data(groups, attrs | ({} if beta is None else {"inverse_temperature": beta}))
 
 
-def is_data(site: Any) -> bool:
+def _is_data(site: Any) -> bool:
     """Say whether a site of a trace is an observation."""
     return (
         site["type"] == "sample"
         and site["is_observed"]
         and not _is_deterministic(site)
-        and type(site["fn"]).__name__ != "_Subsample"
+        and not is_subsample(site)
     )
+
+
+def is_subsample(site: Any) -> bool:
+    """Say whether a site of a trace is which rows a plate sees."""
+    return type(site.get("fn")).__name__ == "_Subsample"
 
 
 def _is_deterministic(site: Any) -> bool:
@@ -105,7 +110,7 @@ def made_and_seen(
     nodes = trace.nodes
     made = {name: site["value"] for name, site in nodes.items() if _is_deterministic(site)}
     # Sites that a model is conditioned on are observed as well.
-    data = {name: site for name, site in nodes.items() if is_data(site) and name not in values}
+    data = {name: site for name, site in nodes.items() if _is_data(site) and name not in values}
     return made, {name: site["fn"].log_prob(site["value"]) for name, site in data.items()}
 
 

@@ -103,28 +103,25 @@ class Gradients:
         data: Data,
         rows: Tensor | None = None,
         counted: Tensor | None = None,
+        *,
+        size: int | None = None,
     ) -> Found:
         """Gradient of beta times the summed loss of some rows, and their log-likelihoods.
 
         Rows are ``(m,)``, the same for all chains, or ``(chain, m)``; all if None. Of those of a
-        chain, only the ``counted`` ones are summed.
+        chain, only the ``counted`` ones are summed, and ``size`` are held at once.
         """
-        size, total = self.model.rows_at_once, data.rows if rows is None else rows.shape[-1]
+        size = size or self.model.rows_at_once
+        total = data.rows if rows is None else rows.shape[-1]
         if size is None or total <= size:
             return self._at_once(weights, data, rows, counted)
-        return self.accumulated(weights, data, size, rows, counted)
-
-    def accumulated(
-        self,
-        weights: Weights,
-        data: Data,
-        size: int,
-        rows: Tensor | None = None,
-        counted: Tensor | None = None,
-    ) -> Found:
-        """Do the same, of so many rows at once."""
         if rows is None:
-            rows = torch.arange(data.rows, device=next(iter(weights.values())).device)
+            rows = torch.arange(total, device=next(iter(weights.values())).device)
+        return self._accumulated(weights, data, rows, counted, size)
+
+    def _accumulated(
+        self, weights: Weights, data: Data, rows: Tensor, counted: Tensor | None, size: int
+    ) -> Found:
         parts = rows.split(size, dim=-1)
         which = [None] * len(parts) if counted is None else counted.split(size, dim=-1)
         total = {name: torch.zeros_like(w) for name, w in weights.items()}
@@ -223,10 +220,7 @@ class FullBatch(NamedTuple):
         model = gradients.model
         size = self.batch_size or model.rows_at_once
         size = size or fewer_rows(ROWS_OF_A_GRADIENT, model.logits_per_row(data.batch))
-        if size >= data.rows:
-            found, values = gradients(weights, data)
-        else:
-            found, values = gradients.accumulated(weights, data, size)
+        found, values = gradients(weights, data, size=size)
         loss = _loss(values)
         gradient = gradients.with_prior(weights, found)
         return Estimate(gradient, loss, torch.zeros_like(loss), values)

@@ -9,8 +9,8 @@ from pyro import poutine
 from pyro.infer.autoguide import AutoLaplaceApproximation
 from torch import Tensor
 
-from ppl_bif.approximation import approximation
-from ppl_bif.pyro.convert import made_and_seen
+from ppl_bif.approximation import approximation, refuse_some_rows
+from ppl_bif.pyro.convert import is_subsample, made_and_seen
 
 __all__ = ["from_guide"]
 
@@ -123,13 +123,8 @@ def from_guide(
 
 def _refuse_some_rows(trace: Any) -> None:
     for name, site in trace.nodes.items():
-        if type(site.get("fn")).__name__ == "_Subsample":
-            size, seen = site["fn"].size, site["fn"].subsample_size
-            if seen not in (None, size):
-                raise ValueError(
-                    f"plate {name!r} sees {seen} of {size} rows at a time: pass a model, or "
-                    "arguments, that see all of them"
-                )
+        if is_subsample(site):
+            refuse_some_rows(name, site["fn"].subsample_size, site["fn"].size)
 
 
 def _draw(guide: Any, args: Any, kwargs: Any) -> tuple[dict[str, Tensor], Tensor]:
@@ -142,6 +137,6 @@ def _draw(guide: Any, args: Any, kwargs: Any) -> tuple[dict[str, Tensor], Tensor
         if site["type"] == "sample"
         and not site["is_observed"]
         and not site["infer"].get("is_auxiliary")
-        and type(site["fn"]).__name__ != "_Subsample"
+        and not is_subsample(site)
     }
     return values, trace.log_prob_sum()
