@@ -55,7 +55,7 @@ def small_disk(path, size):
             ["mount", "-o", f"remount,{options}", path], check=True
         )
     finally:
-        subprocess.run(["umount", path], check=True)
+        subprocess.run(["umount", "--lazy", path], check=True)
 
 
 needs_mount = pytest.mark.skipif(
@@ -105,7 +105,7 @@ def read_only(path):
         subprocess.run(["mount", "-o", "remount,bind,ro", path], check=True)
         yield
     finally:
-        subprocess.run(["umount", path], check=True)
+        subprocess.run(["umount", "--lazy", path], check=True)
 
 
 @needs_mount
