@@ -1,13 +1,14 @@
 """The attribution table: ``python -m benchmarks.lds.versus``.
 
 LDS of BIF and of the peers on the same retrainings, each difference paired. Of BIF, the first run
-with default settings (``ours``) is taken, shrunk as by default, at most 1,000 draws a chain; of a
+with each settings (``ours``) is taken, shrunk as by default, at most 1,000 draws a chain; of a
 peer, its default, what else it recommends, and the best of its grid by this very truth
 (``peers``). Writes ``results/versus.jsonl``, from which ``--table`` prints and ``--plot`` draws.
 """
 
 import argparse
 import json
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -40,10 +41,11 @@ def main() -> None:
     """Judge what is there, print the table, or draw it."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("tasks", nargs="*", default=[], help="to judge; none prints what there is")
+    parser.add_argument("--settings", nargs="+", default=["default"], help="names of our runs")
     parser.add_argument("--plot", action="store_true")
     options = parser.parse_args()
     for name in options.tasks:
-        lines = judged(name)
+        lines = judged(name, options.settings)
         kept = [line for line in results() if line["task"] != name]
         RESULTS.write_text("".join(json.dumps(line) + "\n" for line in [*kept, *lines]))
     print("\n".join([HEAD, *map(shown, results())]))
@@ -59,15 +61,16 @@ def results() -> list[dict[str, Any]]:
     return [json.loads(line) for line in RESULTS.read_text().splitlines()]
 
 
-def judged(name: str) -> list[dict[str, Any]]:
-    """Compare all methods on a task; BIF's first backend is what others are held against."""
+def judged(name: str, settings: list[str]) -> list[dict[str, Any]]:
+    """Compare all methods on a task; BIF's first run is what others are held against."""
     task = tasks.load(name)
     methods, about = {}, {}
-    for backend in BACKENDS:
-        path = RUNS / f"{name}-{backend}-default-0.npz"
+    for setting, backend in product(settings, BACKENDS):
+        path = RUNS / f"{name}-{backend}-{setting}-0.npz"
         if path.exists():
-            run = judge.Run(name, backend, "default", 0, path)
-            methods[f"BIF, {backend}"], about[f"BIF, {backend}"] = _ours(run, task)
+            run = judge.Run(name, backend, setting, 0, path)
+            label = f"BIF, {backend}" if setting == "default" else f"BIF, {backend}, {setting}"
+            methods[label], about[label] = _ours(run, task)
     for method, word in PEERS.items():
         for role in ("default", "heuristic", "best"):
             path = peers.SCORES / f"{name}-{method}-{role}.npy"
@@ -103,7 +106,7 @@ def _ours(run: judge.Run, task: tasks.Task) -> tuple[np.ndarray, dict[str, Any]]
     draws = min(DRAWS, drawn)
     judge.SCORES.mkdir(parents=True, exist_ok=True)
     about = {
-        "settings": f"default, {chains} x {draws} draws",
+        "settings": f"{run.name}, {chains} x {draws} draws",
         "device": attrs.get("device", "cpu"),
         "seconds": round(seconds * draws / drawn, 1),
         "passes": judge.passes(attrs, task, draws) if "steps_per_draw" in attrs else None,
