@@ -4,8 +4,8 @@ Weights are NumPy arrays and sites have the same names (``w``; ``W0``, ``b0``, `
 one test can say what it expects and run over ``BACKENDS`` by the fixture ``backend``.
 """
 
-from collections.abc import Callable, Mapping, Sequence
-from itertools import pairwise
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import cycle, pairwise
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -58,6 +58,14 @@ def get_backend(name: str) -> Backend:
 def marked(names: Sequence[str]) -> list[Any]:
     """Name backends as parameters of tests, each skipped where it is not installed."""
     return [pytest.param(name, marks=getattr(pytest.mark, name)) for name in names]
+
+
+def in_turn(names: Iterable[str]) -> list[Any]:
+    """Pair names with backends in turn: for long tests of what others hold against both."""
+    return [
+        pytest.param((name, backend), id=f"{name}-{backend}", marks=getattr(pytest.mark, backend))
+        for name, backend in zip(names, cycle(reversed(BACKENDS)), strict=False)
+    ]
 
 
 def named_layers(layers: Layers) -> dict[str, np.ndarray]:

@@ -31,7 +31,7 @@ def test_digits_mlp(record_property):
     ):
         run = bif.sample(
             kernel, train=data.train, query=(data.query_x[:50], data.query_y[:50]),
-            chains=4, draws=2000, warmup=100,
+            chains=4, draws=1000, warmup=100,
         )  # fmt: skip
         scores.append(bif.influence(run, shrink=None))
     pearson = np.corrcoef(*(s["influence"].values.ravel() for s in scores))[0, 1]

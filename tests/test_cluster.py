@@ -100,13 +100,17 @@ def test_any_number_of_workers_gives_the_run_of_none(backend, compiled, tmp_path
             assert_same(run(backend, client=client, store=store), alone)
         assert bif.open_store(store).attrs["completed"]
     assert [len(each) for each in counted] == [3] * len(counts)
-    # A finished run is returned, one to be longer goes on, with workers or without.
-    longer = run(backend, draws=2 * DRAWS)
-    assert_same(run(backend, store=tmp_path / f"{counts[0]}.zarr"), alone)
-    with workers(1, compiled) as client:
-        further = {"client": client, "store": tmp_path / f"{counts[-1]}.zarr"}
-        assert_same(run(backend, draws=2 * DRAWS, **further), longer)
-    assert_same(run(backend, store=tmp_path / f"{counts[0]}.zarr", draws=2 * DRAWS), longer)
+
+
+def test_a_run_goes_on_with_workers_or_without(one, local, tmp_path):
+    alone, longer = run(one), run(one, draws=2 * DRAWS)
+    there, here = tmp_path / "there.zarr", tmp_path / "here.zarr"
+    run(one, client=local, store=there)
+    run(one, store=here)
+    # A finished run is returned, one to be longer goes on.
+    assert_same(run(one, store=there), alone)
+    assert_same(run(one, client=local, store=here, draws=2 * DRAWS), longer)
+    assert_same(run(one, store=there, draws=2 * DRAWS), longer)
 
 
 def test_it_ends_at_a_goal(one, local, tmp_path):

@@ -7,7 +7,7 @@ import pytest
 
 import ppl_bif as bif
 from ppl_bif.schema import group, inference_data, root_attrs
-from tests.backends import BACKENDS, get_backend, marked
+from tests.backends import get_backend, in_turn, marked
 from tests.truth import make_linear
 
 RUNS, CHAINS, QUERIES = 100, 4, 8
@@ -43,7 +43,7 @@ class Replicates(NamedTuple):
 def replicate(backend, linear, name, settings, *, runs, draws):
     """Sample all runs at once, each of a few chains."""
     x, y = linear.data
-    model = backend.linear(linear.mode, localization=linear.gamma)
+    model = get_backend(backend).linear(linear.mode, localization=linear.gamma)
     everything = bif.sample(
         model.make_kernel(name, **settings),
         train=(x, y),
@@ -61,20 +61,15 @@ def replicate(backend, linear, name, settings, *, runs, draws):
     ]
 
 
-@pytest.fixture(scope="module", params=marked(BACKENDS))
-def module_backend(request):
-    return get_backend(request.param)
-
-
-@pytest.fixture(scope="module", params=KERNELS)
-def replicates(request, module_backend):
-    linear = make_linear(40, 3, gamma=10.0)
-    settings, law = KERNELS[request.param], linear.covariance()
-    if request.param == "SGLD":
+@pytest.fixture(scope="module", params=in_turn(KERNELS))
+def replicates(request):
+    linear, (kernel, backend) = make_linear(40, 3, gamma=10.0), request.param
+    settings, law = KERNELS[kernel], linear.covariance()
+    if kernel == "SGLD":
         eps = 0.3 / np.linalg.eigvalsh(linear.precision()).max()
         settings, law = {**settings, "step_size": eps}, linear.sgld_covariance(eps, 20)
-    runs = replicate(module_backend, linear, request.param, settings, runs=RUNS, draws=400)
-    return Replicates(runs, linear, law, f"{module_backend.name}, {request.param}")
+    runs = replicate(backend, linear, kernel, settings, runs=RUNS, draws=400)
+    return Replicates(runs, linear, law, f"{backend}, {kernel}")
 
 
 @pytest.mark.parametrize("kind", ["covariance", "correlation"])
@@ -84,13 +79,13 @@ def test_intervals_cover(replicates, kind, record_property):
     assert 0.92 <= share <= 0.97
 
 
-@pytest.fixture(scope="module")
-def shrunk(module_backend):
+@pytest.fixture(scope="module", params=marked(["pyro"]))
+def shrunk(request):
     """Runs with rows enough to be shrunk, and fewer draws than would make that needless."""
     linear = make_linear(250, 100)
     settings = KERNELS["UnderdampedLangevin"]
-    runs = replicate(module_backend, linear, "UnderdampedLangevin", settings, runs=15, draws=400)
-    return Replicates(runs, linear, linear.covariance(), f"{module_backend.name}, shrunk")
+    runs = replicate(request.param, linear, "UnderdampedLangevin", settings, runs=15, draws=400)
+    return Replicates(runs, linear, linear.covariance(), f"{request.param}, shrunk")
 
 
 def test_intervals_of_shrunk_scores_cover(shrunk, record_property):

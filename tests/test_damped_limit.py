@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 import ppl_bif as bif
-from tests.backends import get_backend, random_layers
+from tests.backends import get_backend, in_turn, random_layers
 
 pytestmark = pytest.mark.numpyro
 
@@ -56,11 +56,11 @@ def problem():
     return layers, (x, y), gradients @ np.linalg.solve(damped, gradients.T)
 
 
-@pytest.mark.parametrize("name", KERNELS)
-def test_narrow_posterior_gives_the_damped_influence(problem, backend, name, record_property):
-    layers, data, expected = problem
+@pytest.mark.parametrize("case", in_turn(KERNELS))
+def test_narrow_posterior_gives_the_damped_influence(problem, case, record_property):
+    (layers, data, expected), (name, backend) = problem, case
     kernel, settings, chains, least, (low, high) = KERNELS[name]
-    model = backend.mlp(
+    model = get_backend(backend).mlp(
         layers, likelihood="normal", inverse_temperature=BETA, localization=BETA * DAMPING
     )
     run = bif.sample(
@@ -71,8 +71,7 @@ def test_narrow_posterior_gives_the_damped_influence(problem, backend, name, rec
     slope = (expected.ravel() @ found.ravel()) / (expected.ravel() @ expected.ravel())
     record_property(
         "found",
-        f"{backend.name}, {name}: Pearson with the damped influence {pearson:.4f}, "
-        f"slope {slope:.4f}",
+        f"{backend}, {name}: Pearson with the damped influence {pearson:.4f}, slope {slope:.4f}",
     )
     assert pearson >= least
     assert low < slope < high

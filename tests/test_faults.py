@@ -173,8 +173,9 @@ def test_an_older_version(tmp_path):
 
 
 @pytest.mark.slow
-def test_killed_at_random_moments(backend, tmp_path):
-    rows = list(faults.killed(backend.name, 2, tmp_path))
+@pytest.mark.pyro
+def test_killed_at_random_moments(tmp_path):
+    rows = list(faults.killed("pyro", 2, tmp_path))
     assert sum(row.tried for row in rows) == 2
     for row in rows:
         assert row.result == "identical to the bit"

@@ -5,7 +5,7 @@ import pytest
 
 import ppl_bif as bif
 from ppl_bif.schema import inference_data
-from tests.backends import BACKENDS, get_backend, marked, random_layers
+from tests.backends import get_backend, in_turn, random_layers
 
 pytestmark = [pytest.mark.numpyro, pytest.mark.slow]
 
@@ -77,20 +77,15 @@ def test_same_joint_density_in_both_backends(problem, backend):
     assert found == pytest.approx(expected, rel=1e-5)
 
 
-@pytest.fixture(scope="module", params=marked(BACKENDS))
-def module_backend(request):
-    return get_backend(request.param)
-
-
-@pytest.fixture(scope="module", params=KERNELS)
-def run(request, problem, module_backend):
-    layers, data = problem
-    kernel, settings, options = KERNELS[request.param]
-    model = module_backend.mlp(layers, **SETTINGS)
+@pytest.fixture(scope="module", params=in_turn(KERNELS))
+def run(request, problem):
+    (layers, data), (name, backend) = problem, request.param
+    kernel, settings, options = KERNELS[name]
+    model = get_backend(backend).mlp(layers, **SETTINGS)
     sampled = bif.sample(
         model.make_kernel(kernel, **settings), train=data, query=data, chains=20, **options
     )
-    return f"{module_backend.name}, {request.param}", sampled
+    return f"{backend}, {name}", sampled
 
 
 def compare(scores, nuts):

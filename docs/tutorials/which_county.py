@@ -39,7 +39,7 @@ county = homes.names[homes.county]
 mcmc = MCMC(
     NUTS(partial(radon.model, homes), target_accept_prob=0.9),
     num_warmup=500,
-    num_samples=1000,
+    num_samples=600,
     num_chains=4,
     chain_method="vectorized",
     progress_bar=False,
@@ -72,13 +72,13 @@ scores.isel(train=order)[["influence", "mcse", "resolved"]].to_dataframe().drop(
 #
 # The first-order shift of the slope when a county is dropped is its influence with the other sign.
 # `reweight` gives it, beside two that see further: second order, and Pareto-smoothed importance
-# sampling with its k. Here the three counties with the
+# sampling with its k. Here the two counties with the
 # largest influence of each sign, each dropped in turn.
 
 # %%
 counties = scores["train"].values
 by_influence = counties[np.argsort(scores["influence"].values)]
-largest = np.r_[by_influence[-3:][::-1], by_influence[:3]]
+largest = np.r_[by_influence[-2:][::-1], by_influence[:2]]
 weights = 1 - (counties[None] == largest[:, None]).astype(float)
 with warnings.catch_warnings():
     warnings.simplefilter("ignore", UserWarning)
