@@ -71,13 +71,15 @@ def _matplotlib(
     down, across = shape
     image = ax.imshow(
         np.ma.masked_invalid(pixels),
-        cmap=ListedColormap(diverging(theme)),
+        # Where pixels are averaged, those of nothing count as paper: else cells had dark edges.
+        cmap=ListedColormap(diverging(theme)).with_extremes(bad=theme.paper),
         vmin=-limit,
         vmax=limit,
         origin="lower",
         aspect="auto",
         extent=(-0.5, across - 0.5, -0.5, down - 0.5),
-        interpolation="nearest" if max(shape) < 100 else "antialiased",
+        interpolation="antialiased",
+        interpolation_stage="rgba",
         zorder=1,
     )
     beyond = "both" if np.nanmax(np.abs(pixels)) > limit else "neither"
@@ -96,6 +98,7 @@ def _plotly(
     import plotly.graph_objects as go
 
     first, step = -0.5 + 0.5 / PIXELS, 1 / PIXELS
+    font = {"color": theme.muted, "size": 11}
     image = go.Heatmap(
         z=pixels,
         x0=first,
@@ -107,7 +110,11 @@ def _plotly(
         colorscale=diverging(theme),
         hoverongaps=False,
         hovertemplate="%{z:+.3g}<extra></extra>",
-        colorbar={"title": {"text": label, "side": "right"}, "outlinewidth": 0},
+        colorbar={
+            "title": {"text": label, "side": "right", "font": font},
+            "tickfont": font,
+            "outlinewidth": 0,
+        },
     )
     target.add_trace(image)
     target.update_xaxes(showgrid=False)

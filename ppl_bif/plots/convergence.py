@@ -59,7 +59,7 @@ def plot_convergence(
     theme
         ``"light"`` or ``"dark"``.
     plot_collection
-        Draw on this one, which has a panel for each query, in place of a new one.
+        Draw on this one, which has a panel for each query drawn, in place of a new one.
     backend
         ``"matplotlib"``, ``"plotly"`` or ``"bokeh"``; by default what arviz-plots is set to.
     figure_kwargs
@@ -160,14 +160,15 @@ def _draw(pc: Any, curves: xr.Dataset, theme: Theme) -> None:
     from arviz_plots import visuals
 
     value, reach, draws = curves["influence"], ERRORS * curves["mcse"], curves["draws"]
-    zero = xr.zeros_like(value.isel(rank=0, draws=0, drop=True))
-    pc.map(visuals.hline, "zero", data=zero, color=theme.muted, width=0.8)
     hues = list(zip(range(curves.sizes["rank"]), theme.chains, strict=False))
     for rank, color in hues:
         one, spread = value.isel(rank=rank, drop=True), reach.isel(rank=rank, drop=True)
         ends = {"y_bottom": one - spread, "y_top": one + spread}
         look: dict[str, Any] = {"color": color, "alpha": 0.14}
         pc.map(visuals.fill_between_y, f"band_{rank}", data=one, x=draws, **ends, **look)
+    # Plotly draws no line across a panel that is empty.
+    zero = xr.zeros_like(value.isel(rank=0, draws=0, drop=True))
+    pc.map(visuals.hline, "zero", data=zero, color=theme.muted, width=0.8)
     for rank, color in hues:
         one = value.isel(rank=rank, drop=True)
         known = curves["resolved"].isel(rank=rank, drop=True)

@@ -160,16 +160,16 @@ def _check_entries(data: xr.Dataset, dims: Sequence[str]) -> None:
 
 
 def _check_panels(plot_collection: Any, data: xr.Dataset, dims: Sequence[str]) -> None:
+    """Check that a caller's panels are those that are drawn: arviz-plots fills all or none."""
     found = plot_collection.viz["plot"]
-    for dim in dims:
-        have = found[dim].values.tolist() if dim in found.dims else []
-        missing = [one for one in data[dim].values.tolist() if one not in have]
-        if missing:
-            raise ValueError(
-                f"plot_collection must have a panel for each {dim}; there is none for "
-                f"{', '.join(map(str, missing[:5]))}: make it by PlotCollection.wrap(scores, "
-                f"cols=[{dim!r}])"
-            )
+    have = {dim: found[dim].values.tolist() for dim in found.dims}
+    needed = {dim: data[dim].values.tolist() for dim in dims}
+    if {dim: set(some) for dim, some in have.items()} != {d: set(s) for d, s in needed.items()}:
+        shown = f"a panel for each {dims[0]} of {needed[dims[0]]}" if dims else "a single panel"
+        raise ValueError(
+            f"plot_collection must have {shown}, no more and no less; its panels are {have}: make "
+            f"it by PlotCollection.wrap(scores, cols={list(dims)})"
+        )
 
 
 def _figure(name: str, size: Size, across: int, down: int, left: float) -> dict[str, Any]:

@@ -54,7 +54,7 @@ def plot_forest(
     theme
         ``"light"`` or ``"dark"``.
     plot_collection
-        Draw on this one, which has a panel for each query, in place of a new one.
+        Draw on this one, which has a panel for each query drawn, in place of a new one.
     backend
         ``"matplotlib"``, ``"plotly"`` or ``"bokeh"``; by default what arviz-plots is set to.
     figure_kwargs
@@ -121,6 +121,7 @@ def plot_forest(
         panel = panel_of(pc, query=one)
         panel.label(colors, x=label, title=" · ".join(asked.lines(one, 28)))
         panel.rows(listed)
+        panel.draw.xlim(_reach(rows.sel(query=one)), panel.target)
     return pc
 
 
@@ -156,11 +157,17 @@ def _names(one: xr.Dataset, known: Gallery) -> list[str]:
     return [" · ".join(known.lines(row, 20)) for row in one["train"].values[listed]]
 
 
+def _reach(one: xr.Dataset) -> tuple[float, float]:
+    """Return between which values a query's rows lie, 0 among them."""
+    low = min(0.0, float((one["influence"] - 2 * one["mcse"]).min().fillna(0)))
+    high = max(0.0, float((one["influence"] + 2 * one["mcse"]).max().fillna(0)))
+    rest = 0.05 * (high - low) or 1.0
+    return low - rest, high + rest
+
+
 def _draw(pc: Any, rows: xr.Dataset, theme: Theme) -> None:
     from arviz_plots import visuals
 
-    zero = xr.zeros_like(rows["influence"].isel(row=0))
-    pc.map(visuals.vline, "zero", data=zero, color=theme.muted, width=0.8)
     resolved = rows["resolved"]
     looks = {
         "raises": (resolved & (rows["influence"] > 0), theme.raises),
@@ -188,6 +195,9 @@ def _draw(pc: Any, rows: xr.Dataset, theme: Theme) -> None:
             width=1.3,
             **spot(pc, 5.5),
         )
+    # Plotly draws no line across a panel that is empty.
+    zero = xr.zeros_like(rows["influence"].isel(row=0, drop=True).fillna(0))
+    pc.map(visuals.vline, "zero", data=zero, color=theme.muted, width=0.8)
 
 
 def _points(rows: xr.Dataset) -> xr.DataArray:
