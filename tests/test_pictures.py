@@ -11,9 +11,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-pytest.importorskip("arviz_plots")
-matplotlib = pytest.importorskip("matplotlib")
-
 from ppl_bif.diagnostics import diagnose
 from ppl_bif.plots import (
     plot_convergence,
@@ -29,6 +26,9 @@ from ppl_bif.schema import group
 from ppl_bif.scores import influence
 from tests.synthetic_run import make_run
 from tests.test_plots import compared, kernel, over_checkpoints
+
+pytest.importorskip("arviz_plots")
+matplotlib = pytest.importorskip("matplotlib")
 
 IMAGES = Path(__file__).parent / "images"
 # No figure is a whole number of pixels, of which one Matplotlib may leave out the last.

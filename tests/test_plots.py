@@ -99,9 +99,7 @@ def test_a_wrong_prediction_is_told(run, scores):
 
 
 def test_without_pictures_there_is_the_forest():
-    with pytest.raises(
-        ValueError, match=r"pass train_images=, or draw their scores by bif\.plot_f"
-    ):
+    with pytest.raises(ValueError, match=r"pass train_images=, or draw .* by bif\.plot_forest"):
         plot_top(make_run(pictures=False))
 
 

@@ -160,14 +160,14 @@ def _check_entries(data: xr.Dataset, dims: Sequence[str]) -> None:
 
 
 def _check_panels(plot_collection: Any, data: xr.Dataset, dims: Sequence[str]) -> None:
-    """Check that a caller's panels are those that are drawn: arviz-plots fills all or none."""
+    """Check that a caller's panels are those that are drawn: arviz-plots fills all, in order."""
     found = plot_collection.viz["plot"]
     have = {dim: found[dim].values.tolist() for dim in found.dims}
     needed = {dim: data[dim].values.tolist() for dim in dims}
-    if {dim: set(some) for dim, some in have.items()} != {d: set(s) for d, s in needed.items()}:
+    if have != needed:
         shown = f"a panel for each {dims[0]} of {needed[dims[0]]}" if dims else "a single panel"
         raise ValueError(
-            f"plot_collection must have {shown}, no more and no less; its panels are {have}: make "
+            f"plot_collection must have {shown}, in this order; its panels are {have}: make "
             f"it by PlotCollection.wrap(scores, cols={list(dims)})"
         )
 
