@@ -162,6 +162,14 @@ ax.legend(fontsize=8, frameon=False, labelcolor=theme.muted, loc="lower right")
 figure
 
 # %% [markdown]
+# And with fewer draws, would the same rows have stood out? `plot_convergence` estimates the scores of
+# the query from the first 25 draws of each chain, the first 50, and so on. Errors shrink, and what has
+# settled moves within them.
+
+# %%
+curves = bif.plot_convergence(idata.isel(query=[misread]), query)
+
+# %% [markdown]
 # How do the shares grow? A run of fewer draws is a cut of this one. Every sixth query is enough to
 # see it.
 

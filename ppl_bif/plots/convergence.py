@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 __all__ = ["plot_convergence"]
 
 FIRST = 4
-# Pairs formed at once, of which only the queries asked for are.
-BLOCK_PAIRS = 2**18
+# Pairs formed at once: where training rows are many, those of few queries besides the ones asked for.
+BLOCK_PAIRS = 2**14
 ERRORS = 2
 
 
