@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 __all__ = ["plot_convergence"]
 
 FIRST = 4
-# Pairs formed at once: where training rows are many, those of few queries besides the ones asked for.
+# Pairs formed at once: of many training rows, those of few queries that nobody asked for.
 BLOCK_PAIRS = 2**14
 ERRORS = 2
 
