@@ -80,7 +80,7 @@ def _matplotlib(
         extent=(-0.5, across - 0.5, -0.5, down - 0.5),
         interpolation="antialiased",
         interpolation_stage="rgba",
-        zorder=1,
+        zorder=-1,
     )
     beyond = "both" if np.nanmax(np.abs(pixels)) > limit else "neither"
     shape_of_bar = {"pad": 0.02, "fraction": 0.05, "aspect": 30, "extendfrac": 0.03}
