@@ -13,11 +13,15 @@ if TYPE_CHECKING:
     from ppl_bif.diagnostics import diagnose
     from ppl_bif.errors import BIFError, DivergenceError, StoreError
     from ppl_bif.explorer import write_explorer
+    from ppl_bif.growth import over_draws
     from ppl_bif.jackknifing import jackknife
     from ppl_bif.learning import learning_coefficient
     from ppl_bif.plots import (
+        plot_convergence,
         plot_diagnosis,
         plot_embedding,
+        plot_forest,
+        plot_heatmap,
         plot_lds,
         plot_over_checkpoints,
         plot_top,
@@ -47,8 +51,12 @@ _HOME = {
     "loss_kernel": "similarity",
     "open_store": "store",
     "over_checkpoints": "trajectory",
+    "over_draws": "growth",
+    "plot_convergence": "plots",
     "plot_diagnosis": "plots",
     "plot_embedding": "plots",
+    "plot_forest": "plots",
+    "plot_heatmap": "plots",
     "plot_lds": "plots",
     "plot_over_checkpoints": "plots",
     "plot_top": "plots",
@@ -73,8 +81,12 @@ __all__ = [
     "loss_kernel",
     "open_store",
     "over_checkpoints",
+    "over_draws",
+    "plot_convergence",
     "plot_diagnosis",
     "plot_embedding",
+    "plot_forest",
+    "plot_heatmap",
     "plot_lds",
     "plot_over_checkpoints",
     "plot_top",

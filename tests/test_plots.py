@@ -98,20 +98,9 @@ def test_a_wrong_prediction_is_told(run, scores):
     assert any("guess: digit 7" in text for text in texts(plot_top(scores, idata=run)))
 
 
-def test_without_pictures_scores_have_bars_of_two_errors():
-    run = make_run(pictures=False)
-    scores = influence(run)
-    figure = plot_top(scores, idata=run, query=["q1"], k=2)
-    best = top(scores.sel(query=["q1"]), 2)
-    order = [(0, 0), (0, 1), (1, 1), (1, 0)]
-    bars = [line.get_xdata() for line in figure.axes[0].lines if len(line.get_ydata()) == 2][1:]
-    found = texts(figure)
-    for bar, (direction, rank) in zip(bars, order, strict=True):
-        cell = best.isel(query=0, direction=direction, rank=rank)
-        score, error = float(cell["influence"]), float(cell["mcse"])
-        np.testing.assert_allclose(bar, [score - 2 * error, score + 2 * error])
-        text = next(t for t in found if t.startswith(score_text(score, error)))
-        assert text.endswith("unresolved") == (not bool(cell["resolved"]))
+def test_without_pictures_there_is_the_forest():
+    with pytest.raises(ValueError, match=r"pass train_images=, or draw .* by bif\.plot_forest"):
+        plot_top(make_run(pictures=False))
 
 
 @pytest.mark.parametrize("theme", ["light", "dark"])
@@ -154,7 +143,8 @@ def test_rows_of_a_run_without_ids_are_not_taken_for_queries(run):
 
 def test_groups_and_parameters_have_no_pictures(run):
     groups = influence(run, groups=np.arange(40) % 4 + 100)
-    assert not shown(plot_top(groups, idata=run, k=1))
+    with pytest.raises(ValueError, match="no pictures of the training rows"):
+        plot_top(groups, idata=run, k=1)
 
 
 @pytest.mark.parametrize("channels", [(), (1,), (3,), (4,)])
@@ -195,7 +185,7 @@ def test_lazy_scores_are_computed_for_the_queries_asked_for_only(scores):
 )
 def test_bad_arguments(scores, arguments, message):
     with pytest.raises(ValueError, match=message):
-        plot_top(scores, **arguments)
+        plot_top(scores, **{"train_images": np.zeros((40, 8, 8))} | arguments)
 
 
 def test_pictures_that_name_no_rows_are_refused(scores):

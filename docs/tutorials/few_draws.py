@@ -165,6 +165,14 @@ ax.legend(fontsize=8, frameon=False, labelcolor=theme.muted, loc="lower right")
 figure
 
 # %% [markdown]
+# And with fewer draws, would the same rows have stood out? `plot_convergence` estimates the scores of
+# the query from the first 25 draws of each chain, the first 50, and so on. Errors shrink, and what has
+# settled moves within them.
+
+# %%
+curves = bif.plot_convergence(idata.isel(query=[misread]), query)
+
+# %% [markdown]
 # How do the shares grow? A run of fewer draws is a cut of this one. Every third query is enough to
 # see it.
 
@@ -271,9 +279,8 @@ for name, (first, _) in found.items():
 # %% [markdown]
 # ## What if the row were removed?
 #
-# That can be checked in seconds. Removing row *i* divides the posterior by its
-# likelihood, so draws that are weighted by $1 / p_i$ are draws without it: we do this with
-# the draws of another seed. The second check needs no draws. It takes the *mode* of the localized
+# That can be checked in seconds. Removing row *i* divides the posterior by its likelihood, so draws
+# that are weighted by $1 / p_i$ are draws without it: we do this with the draws of another seed. The second check needs no draws. It takes the *mode* of the localized
 # posterior, fine-tuned from the trained weights by full-batch gradient descent with momentum, with
 # the row and without it. The columns need not be equal: a score is a slope, and a removal is a
 # whole step along a curve; a mode is one point, and a score speaks of a mean over draws. Neither

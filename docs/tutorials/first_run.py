@@ -139,6 +139,15 @@ bif.plot_top(best, idata=idata)
 # **An image that is greyed is unresolved**: with these draws we cannot tell its score from 0, so
 # neither its sign nor its place in the row means much. That is common for digits that the network
 # reads with no doubt: their log-likelihood hardly moves, and there is little to attribute.
+#
+# How do all these queries and the rows that matter most to them hang together? `plot_heatmap` takes
+# the strongest rows, here sorted by the digit they are. Correlations have one scale for all queries,
+# those read with no doubt among them.
+
+# %%
+correlations = bif.influence(idata, kind="correlation")
+kinds = {"train": data.train_y, "query": data.query_y[chosen]}
+cells = bif.plot_heatmap(correlations, k=30, labels=kinds)
 
 # %%
 share = best["resolved"].mean(("direction", "rank"))

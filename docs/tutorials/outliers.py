@@ -87,6 +87,10 @@ for i in order:
     score, error = float(on_slope["influence"][i]), float(on_slope["mcse"][i])
     print(f"{star[i]:4.0f}  {score:+15.3f} ± {error:.3f}  {on_itself[i]:19.3f}  {k_hat[i]:6.2f}")
 
+# %%
+named = on_slope.assign_coords(train=[f"star {one:.0f}" for one in star])
+forest = bif.plot_forest(named.expand_dims("query"), k=7)
+
 # %% [markdown]
 # By its k-hat no star is suspicious: all are far below 0.7, beyond which leaving one out would
 # change the posterior too much for its draws to tell. Influence names four that all pull the slope

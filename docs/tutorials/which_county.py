@@ -38,8 +38,8 @@ county = homes.names[homes.county]
 
 mcmc = MCMC(
     NUTS(partial(radon.model, homes), target_accept_prob=0.9),
-    num_warmup=500,
-    num_samples=600,
+    num_warmup=400,
+    num_samples=400,
     num_chains=4,
     chain_method="vectorized",
     progress_bar=False,

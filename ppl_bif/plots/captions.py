@@ -3,7 +3,15 @@
 from math import floor, isfinite, log10
 from typing import Any
 
-__all__ = ["UNRESOLVED", "reading", "score_lines", "score_text", "shorten"]
+__all__ = [
+    "UNRESOLVED",
+    "criterion",
+    "quantity",
+    "reading",
+    "score_lines",
+    "score_text",
+    "shorten",
+]
 
 UNRESOLVED = "unresolved"
 MINUS = "\N{MINUS SIGN}"
@@ -98,3 +106,14 @@ def reading(attrs: dict[str, Any]) -> str:
         "weight on a training row: positive where the row raises it, negative where it lowers it; "
         "a weight of 1 is the row once more in the training set."
     )
+
+
+def quantity(attrs: dict[str, Any]) -> str:
+    """Name what a score of this kind is, for an axis; of an observable the unit is its own."""
+    return "correlation" if attrs.get("kind") == "correlation" else "influence, per unit of weight"
+
+
+def criterion(attrs: dict[str, Any]) -> str:
+    """Say what was asked of a score to be called resolved."""
+    rate = attrs.get("fdr")
+    return "two standard errors" if rate is None else f"a false discovery rate of {rate:.0%}"

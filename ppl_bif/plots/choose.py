@@ -9,7 +9,7 @@ import xarray as xr
 from ppl_bif.ranking import top
 from ppl_bif.scores import influence
 
-__all__ = ["best_of", "select_queries"]
+__all__ = ["best_of", "select", "select_queries"]
 
 
 def best_of(scores: Any, query: Any = None, k: int = 5, first: int | None = None) -> xr.Dataset:
@@ -42,20 +42,26 @@ def best_of(scores: Any, query: Any = None, k: int = 5, first: int | None = None
 
 
 def select_queries(data: xr.Dataset, query: Any = None, first: int | None = None) -> xr.Dataset:
-    """Return the rows of the named queries; an id may be given as the text it prints as."""
-    if query is None:
-        return data.isel(query=slice(first))
-    wanted = [query] if isinstance(query, str) or np.ndim(query) == 0 else list(query)
-    where = {str(row): at for at, row in enumerate(data["query"].values)}
-    unknown = [q for q in wanted if str(q) not in where]
+    """Return the rows of the named queries, or the first ones."""
+    return data.isel(query=slice(first)) if query is None else select(data, "query", query)
+
+
+def select(data: xr.Dataset, side: str, ids: Any = None) -> xr.Dataset:
+    """Return the named rows of a side; an id may be given as the text it prints as."""
+    if ids is None:
+        return data
+    wanted = [ids] if isinstance(ids, str) or np.ndim(ids) == 0 else list(ids)
+    where = {str(row): at for at, row in enumerate(data[side].values)}
+    unknown = [row for row in wanted if str(row) not in where]
     if unknown:
+        what = "query" if side == "query" else "training row"
         raise ValueError(
-            f"no query named {', '.join(map(str, unknown[:5]))}; the run scored "
+            f"no {what} named {', '.join(map(str, unknown[:5]))}; the run scored "
             f"{_some(list(where))}"
         )
     if not wanted:
-        raise ValueError("query names no row: pass one id or more, or None for the first ones")
-    return data.isel(query=[where[str(q)] for q in wanted])
+        raise ValueError(f"{side} names no row: pass one id or more, or None")
+    return data.isel({side: [where[str(row)] for row in wanted]})
 
 
 def _some(ids: Sequence[str]) -> str:

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import xarray as xr
 
+from ppl_bif.plots.captions import shorten
 from ppl_bif.schema import group
 
 __all__ = ["Gallery", "gallery"]
@@ -32,6 +33,10 @@ class Gallery(NamedTuple):
         """Return the label of a row, and what a query was guessed to be if that is wrong."""
         at = self.position.get(_plain(row))
         return () if self.labels is None or at is None else self.labels[at]
+
+    def lines(self, row: Any, width: int = 13) -> list[str]:
+        """Return what a caption says of a row: its id and its label, shortened."""
+        return [shorten(row, width), *(shorten(text, 16) for text in self.label(row))]
 
 
 def gallery(

@@ -5,10 +5,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import xarray as xr
 
-from ppl_bif.plots.captions import UNRESOLVED, score_lines, score_text, shorten
+from ppl_bif.plots.captions import UNRESOLVED, criterion, score_lines
 from ppl_bif.plots.choose import best_of
 from ppl_bif.plots.gallery import Gallery, gallery
-from ppl_bif.plots.style import Theme, ThemeName, get_theme, new_figure, tidy
+from ppl_bif.plots.style import Theme, ThemeName, get_theme, new_figure
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -33,9 +33,9 @@ def plot_top(
 ) -> "Figure":
     """Picture the training rows that most raise and most lower the log-likelihood of queries.
 
-    With pictures, each query is a row: its own picture, ``k`` that raise its log-likelihood and
-    ``k`` that lower it, the strongest first. Without, each query is a panel of scores with bars of
-    two standard errors. Scores that are not resolved from zero are grey and dashed, and say so.
+    Each query is a row: its own picture, ``k`` that raise its log-likelihood and ``k`` that lower
+    it, the strongest first. Scores that are not resolved from zero are grey and dashed, and say so.
+    Where there are no pictures, :func:`ppl_bif.plot_forest` draws the same rows as scores.
 
     Parameters
     ----------
@@ -63,7 +63,8 @@ def plot_top(
     Raises
     ------
     ValueError
-        If a query is unknown, or pictures have a wrong shape or cannot be matched to ids.
+        If a query is unknown, there are no pictures of the training rows, or pictures have a wrong
+        shape or cannot be matched to ids.
     ImportError
         If Matplotlib is not installed.
 
@@ -80,9 +81,9 @@ def plot_top(
     ...     },
     ...     coords={"query": ["q"], "train": [10, 11, 12]},
     ... )
-    >>> figure = plot_top(scores, k=1)
-    >>> [axes.get_title(loc="left") for axes in figure.axes]
-    ['q']
+    >>> figure = plot_top(scores, k=1, train_images=np.zeros((3, 8, 8)))
+    >>> [len(axes.images) for axes in figure.axes]
+    [0, 1, 1]
     """
     if not isinstance(scores, xr.Dataset) and idata is None:
         idata = scores
@@ -92,7 +93,10 @@ def plot_top(
     train = gallery(idata, "train", train_images, ids["train"], of["train"])
     asked = gallery(idata, "query", query_images, ids["query"], of["query"])
     if train.images is None:
-        return _forest(best, train, asked, get_theme(theme))
+        raise ValueError(
+            "there are no pictures of the training rows: pass train_images=, or draw their scores "
+            "by bif.plot_forest"
+        )
     return _pictures(best, train, asked, get_theme(theme))
 
 
@@ -113,7 +117,7 @@ def _pictures(best: xr.Dataset, train: Gallery, asked: Gallery, theme: Theme) ->
         one = best.isel(query=row)
         name = one["query"].values[()]
         _picture(figure, starts["query"], y, asked.image(name), theme.ink, theme)
-        _caption(figure, starts["query"], y, _lines(name, asked), theme.ink, theme)
+        _caption(figure, starts["query"], y, asked.lines(name), theme.ink, theme)
         for direction in best["direction"].values:
             _strip(figure, starts[str(direction)], y, one.sel(direction=direction), train, theme)
     figure.text(EDGE / width, 0.13 / height, _footnote(best), size=7, color=theme.muted)
@@ -143,9 +147,7 @@ def _strip(
         color = hue if resolved else theme.muted
         left = x + rank * (CELL + GAP)
         _picture(figure, left, y, train.image(name), color, theme, faint=not resolved)
-        lines = _lines(name, train) + list(
-            score_lines(float(cell["influence"]), float(cell["mcse"]))
-        )
+        lines = train.lines(name) + list(score_lines(float(cell["influence"]), float(cell["mcse"])))
         _caption(figure, left, y, lines if resolved else [*lines, UNRESOLVED], color, theme)
 
 
@@ -172,10 +174,6 @@ def _picture(
         spine.set(color=color, linewidth=1.2 if faint else 2.2, linestyle="--" if faint else "-")
 
 
-def _lines(name: Any, rows: Gallery) -> list[str]:
-    return [shorten(name, 13), *(shorten(text, 16) for text in rows.label(name))]
-
-
 def _caption(
     figure: "Figure", x: float, y: float, lines: list[str], color: str, theme: Theme
 ) -> None:
@@ -186,47 +184,6 @@ def _caption(
 
 
 def _footnote(best: xr.Dataset) -> str:
-    rate, lost = best.attrs.get("fdr"), list(best.attrs.get("chains_excluded", []))
-    told = "two standard errors" if rate is None else f"a false discovery rate of {rate:.0%}"
+    told, lost = criterion(best.attrs), list(best.attrs.get("chains_excluded", []))
     note = f"id, label, score ± standard error.  Grey, dashed: not resolved from 0 at {told}."
     return note + (f"  Diverged chains left out: {', '.join(map(str, lost))}." if lost else "")
-
-
-def _forest(best: xr.Dataset, train: Gallery, asked: Gallery, theme: Theme) -> "Figure":
-    queries, rows = best.sizes["query"], 2 * best.sizes["rank"]
-    figure = new_figure(7.2, 0.45 + queries * (0.62 + 0.21 * rows), theme)
-    panels = figure.subplots(queries, 1, squeeze=False)[:, 0]
-    for at, ax in enumerate(panels):
-        one = best.isel(query=at)
-        _forest_panel(ax, one, train, theme)
-        title = " · ".join(_lines(one["query"].values[()], asked))
-        ax.set_title(title, loc="left", size=10, weight="bold", color=theme.ink)
-    figure.supxlabel(_footnote(best), x=0.02, ha="left", size=7, color=theme.muted)
-    return figure
-
-
-def _forest_panel(ax: Any, one: xr.Dataset, train: Gallery, theme: Theme) -> None:
-    """Draw the scores of one query, from the strongest that raises to the strongest that lowers."""
-    ranks = range(one.sizes["rank"])
-    cells = [(one.sel(direction="raises").isel(rank=i), theme.raises) for i in ranks]
-    cells += [(one.sel(direction="lowers").isel(rank=i), theme.lowers) for i in ranks[::-1]]
-    tidy(ax, theme)
-    ax.axvline(0, color=theme.muted, linewidth=0.8)
-    texts = [_forest_row(ax, y, cell, hue, theme) for y, (cell, hue) in enumerate(cells)]
-    names = [" · ".join(_lines(cell["train"].values[()], train)) for cell, _ in cells]
-    ax.set_yticks(range(len(names)), names)
-    ax.set_ylim(len(names) - 0.4, -0.6)
-    right = ax.secondary_yaxis("right")
-    right.set_yticks(range(len(names)), texts)
-    right.tick_params(colors=theme.muted, labelsize=8, length=0)
-    right.spines["right"].set_visible(False)
-
-
-def _forest_row(ax: Any, y: int, cell: xr.Dataset, hue: str, theme: Theme) -> str:
-    score, error, resolved = (float(cell[n]) for n in ("influence", "mcse", "resolved"))
-    color = hue if resolved else theme.muted
-    style, fill = ("-", color) if resolved else ((0, (2, 1.5)), theme.paper)
-    ends = [score - 2 * error, score + 2 * error]
-    ax.plot(ends, [y, y], color=color, linewidth=1.6, linestyle=style)
-    ax.plot(score, y, "o", color=color, markersize=5, markerfacecolor=fill)
-    return score_text(score, error) + ("" if resolved else f"  {UNRESOLVED}")
