@@ -46,7 +46,7 @@ rows = {"train": (x, y), "query": (xq, yq)}
 torch.manual_seed(0)
 net = nn.Sequential(nn.Linear(16, 4), nn.Tanh(), nn.Linear(4, 10))
 optimizer = torch.optim.LBFGS(
-    net.parameters(), max_iter=600, tolerance_change=1e-12, line_search_fn="strong_wolfe"
+    net.parameters(), max_iter=250, tolerance_change=1e-12, line_search_fn="strong_wolfe"
 )
 
 
@@ -69,7 +69,7 @@ with torch.no_grad():
 # A model alone is enough. Each choice is kept with its reason.
 
 # %%
-CHAINS, DRAWS = 4, 200
+CHAINS, DRAWS = 4, 150
 default = bif.sample(
     localize(net, likelihood="categorical"), **rows, chains=CHAINS, draws=DRAWS, seed=0
 )
@@ -122,9 +122,10 @@ print(f"{len(H)} weights, curvature of the loss up to {np.linalg.eigvalsh(H)[-1]
 # Runs at a tenth of the default, and at 10 and 100 times it. Of each we ask:
 #
 # - **rise**: how much higher the mean training loss is at the draws than at $w^*$.
-# - **directions**: twice the rise, times the rows: about how many directions of the weights the data
-#   hold, the effective dimension. In a Gaussian posterior it is
-#   $\mathrm{tr}[\beta H (\beta H + \gamma I)^{-1}]$, which is the column **by the Hessian**.
+# - **directions**: twice the rise, times $\beta$ and the rows: about how many directions of the weights
+#   the data hold, the effective dimension. It is twice `bif.learning_coefficient`. In a Gaussian
+#   posterior around a minimum it is $\mathrm{tr}[\beta H (\beta H + \gamma I)^{-1}]$, which is the
+#   column **by the Hessian**.
 # - **halves**: how well the scores of two chains agree with those of the other two, as a Spearman
 #   correlation, the mean over queries. This is the noise.
 # - **damped**: how well the scores of all chains agree with the damped influence. Noise alone keeps
@@ -145,19 +146,17 @@ def plain(run, chains=slice(None)):
 
 def judged(run):
     gamma, beta = (run.attrs[name] for name in ("localization", "inverse_temperature"))
-    check, scores = bif.diagnose(run, verbose=False), plain(run)
-    halves = agreement(plain(run, slice(0, 2)), plain(run, slice(2, 4)))
-    rise = float(check["loss_rise"])
+    scores, halves = plain(run), agreement(plain(run, slice(0, 2)), plain(run, slice(2, 4)))
+    directions = 2 * float(bif.learning_coefficient(run)["learning_coefficient"])
     return {
         "gamma": gamma,
-        "rise": rise,
-        "directions": 2 * beta * rise * len(y),
+        "rise": directions / (2 * beta * len(y)),
+        "directions": directions,
         "by Hessian": np.trace(np.linalg.solve(beta * H + gamma * np.eye(len(H)), beta * H)),
         "halves": halves,
         "at most": np.sqrt(max(0, 2 * halves / (1 + halves))),
         "damped": agreement(scores, damped(gamma, beta)),
         "products": agreement(scores, products),
-        "verdict": check.attrs["verdict"],
     }
 
 
@@ -176,15 +175,13 @@ sweep = {
 
 
 def show(found):
-    print(
-        "             gamma    rise  directions  by the   halves  damped  at    products  verdict"
-    )
+    print("             gamma    rise  directions  by the   halves  damped  at    products")
     print("                    (nats)              Hessian                  most")
     for name, f in found.items():
         print(
             f"{name:9}  {f['gamma']:7.4g}  {f['rise']:+.3f}  {f['directions']:10.0f}"
             f"  {f['by Hessian']:7.0f}  {f['halves']:7.2f}  {f['damped']:6.2f}  {f['at most']:.2f}"
-            f"  {f['products']:8.2f}  {f['verdict']}"
+            f"  {f['products']:8.2f}"
         )
 
 
@@ -225,9 +222,8 @@ figure
 #   the damped influence by more than the noise explains. That is a bias if the damped influence is
 #   what you want. Otherwise it is another question, about a wider neighbourhood.
 # - The rise of the loss counts the directions as the Hessian does, where the draws stay near. Of a
-#   large network there is no Hessian to look at, but there is always the rise;
-#   `bif.learning_coefficient` gives half the number of directions, with an error. A rise *below* zero
-#   says that $w^*$ is no minimum: train further, or raise the localization.
+#   large network there is no Hessian to look at, but there is always the rise, which `diagnose` shows.
+#   A rise *below* zero says that $w^*$ is no minimum: train further, or raise the localization.
 #
 # To choose: begin with the default. If too little is resolved and more draws are too dear, raise
 # $\gamma$. If the rise is large, or `diagnose` says that the draws explain other networks, raise it
@@ -236,30 +232,28 @@ figure
 # ## What the inverse temperature does
 #
 # The ratio $\gamma / \beta$ is the damping: it says *which* directions count. The size of both says
-# *how far* the draws go in them. So we hold the ratio, and take both ten times as large, and a
-# quarter as large. "Directions" is $\beta$ times twice the rise, times the rows.
+# *how far* the draws go in them. So we hold the ratio, and take both ten times as large.
 
 # %%
 temperature = {
-    "hotter": judged(asked(gamma / 4, 0.25)),
     "default": sweep["default"],
     "colder": judged(asked(10 * gamma, 10.0)),
 }
 show(temperature)
 
 # %% [markdown]
-# All three have the same damped influence, and the same directions. The colder the posterior, the
-# shorter the way, the smaller the rise, and the closer the scores come to the damped influence. The
-# hotter, the more they tell of a neighbourhood that is not quadratic. To ask about a small change of
-# the data, raise both. $\beta = 1$ is the posterior of Bayes' rule, and the place to begin.
+# Both have the same damped influence, and move in about as many directions. The colder posterior goes a
+# shorter way: the rise is smaller, and the scores come closer to the damped influence. A hotter one
+# would tell more of where the loss is not quadratic. To ask about a small change of the data, raise
+# both. $\beta = 1$ is the posterior of Bayes' rule, and the place to begin.
 #
 # ## The step size
 #
 # The step is no part of the question. A smaller one only takes longer, a larger one may not be
 # stable. The default is 1.2 over the root of the top curvature that warm-up met; this kernel is
-# unstable from 2 on. We take half of what was chosen, and 2, 4 and 8 times as much, at the same
-# steps per draw. A step that you set yourself is taken as it is, unless chains diverge in warm-up:
-# then it is halved, once.
+# unstable from 2 on. We take half of what was chosen, twice as much and eight times as much, at the
+# same steps per draw. A step that you set yourself is taken as it is, unless chains diverge: then it
+# is halved, once.
 
 # %%
 step, steps = (default.attrs[name] for name in ("step_size", "steps_per_draw"))
@@ -274,7 +268,7 @@ def told(run):
         f"energy over d/2 {float(check['energy_ratio']):.2f}, ESS of losses"
         f" {float(check['ess_low']):.0f}, agreement of halves {halves:.2f}"
     )
-    for line in run.attrs["tuning"]:
+    for line in [*run.attrs["tuning"], *run.attrs["notes"]]:
         if "diverged" in line:
             print("   ", line)
     for reason in check.attrs["reasons"]:
@@ -283,7 +277,7 @@ def told(run):
 
 print("default:", end=" ")
 told(default)
-for times in (0.5, 2, 4, 8):
+for times in (0.5, 2, 8):
     print(f"\n{times:g} times the step:", end=" ")
     kernel = UnderdampedLangevin(
         model, step_size=times * step, steps_per_draw=steps, preconditioner="low_rank"
@@ -294,23 +288,35 @@ for times in (0.5, 2, 4, 8):
         print(f"{type(error).__name__}\n    {error}")
 
 # %% [markdown]
-# Half the step: the same answer with fewer effective draws. Too large a step is noticed: warm-up
-# halves it and says so, and where that is not enough, an error says what to do. In between, little
-# happens, because the law of this kernel is exact for a Gaussian posterior at any stable step.
+# Half the step has the same energy and fewer effective draws: the same answer at a higher price. Too
+# large a step is noticed. The notes say of each chain that it diverged and what was done, and where half the
+# step is too large as well, an error says what to do. Between the two little happens, because the
+# law of this kernel is exact for a Gaussian posterior at any stable step.
 #
 # That is not so for SGLD, whose law widens with the step, and with the noise of its minibatches. The
-# energy shows it: half of $d$ is its mean in a Gaussian posterior, and what is above is heat. At the
-# default step of SGLD, and at four times as much:
+# energy shows it: half of $d$ is its mean in a Gaussian posterior, and what is above is heat.
+
 
 # %%
-for times in (1, 4):
-    kernel = SGLD(model, step_size=times * 0.5 / (70 * gamma), batch_size=64, steps_per_draw=10)
-    run = bif.sample(kernel, **rows, chains=CHAINS, draws=40, warmup=10, seed=0)
-    check = bif.diagnose(run, verbose=False)
-    print(
-        f"{times} times: energy over d/2 {float(check['energy_ratio']):.2f}, noise of minibatches"
-        f" {float(check['gradient_noise_share']):.1%} of all"
+def heated(step_size):
+    kernel = SGLD(
+        model,
+        step_size=step_size,
+        batch_size=64,
+        steps_per_draw=5,
+        preconditioner="low_rank",
     )
+    run = bif.sample(kernel, **rows, chains=CHAINS, draws=40, seed=0)
+    check = bif.diagnose(run, verbose=False)
+    energy, share = (float(check[name]) for name in ("energy_ratio", "gradient_noise_share"))
+    print(f"energy over d/2 {energy:.2f}, {share:.0%} of the noise from minibatches")
+    return run
+
+
+print("its default:", end=" ")
+slow = heated(None)
+print("twice that: ", end=" ")
+fast = heated(2 * slow.attrs["step_size"])
 
 # %% [markdown]
 # So leave the step to warm-up. If you set it, make one run with half of it: resolved scores should
