@@ -31,6 +31,7 @@ def wheel(tmp_path_factory):
     command = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", out, copy]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
+    assert "would be ignored" not in done.stdout + done.stderr
     (path,) = out.glob("*.whl")
     with zipfile.ZipFile(path) as opened:
         yield opened
