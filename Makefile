@@ -56,7 +56,7 @@ unit: $(VENV)/.stamp  ## tests and doctests
 	$(ONE_THREAD) $(BIN)/pytest -n $(WORKERS)
 
 docs: $(VENV)/.stamp  ## build the site strictly, running the tutorials that changed
-	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+	$(ONE_THREAD) NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 pages: $(VENV)/.stamp  ## build the site into .cache/pages without running tutorials
 	TUTORIALS=unrun NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --site-dir .cache/pages
