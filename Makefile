@@ -79,7 +79,8 @@ ONCE := test_kernels test_stationary test_nuts test_damped_limit test_coverage t
 	test_copula test_covariance test_shrinkage test_noise test_absurd test_packing test_precision \
 	test_faults test_fuzz test_cluster test_costs test_evaluation test_models test_gpt \
 	test_bench_gpu test_bench_search numpyro/test_large numpyro/test_sharded numpyro/test_network \
-	numpyro/test_blackjax test_trajectory test_site test_wheel
+	numpyro/test_blackjax numpyro/test_cost test_contract test_sites test_weights test_trajectory \
+	test_site test_wheel
 
 test-jax312: $(VENV312)/.stamp  ## the JAX part on Python 3.12 and ArviZ 1.x, without torch
 	$(BIN312)/python -c 'import importlib.util as u, sys; sys.exit(u.find_spec("torch") and "torch is installed in $(VENV312)")'
