@@ -17,8 +17,10 @@ BIN := $(VENV)/bin
 BIN312 := $(VENV312)/bin
 WORKERS ?= 2
 
-# One thread a worker: the workers already fill the cores.
+# One thread a worker: the workers already fill the cores. A file goes to one worker, which makes what
+# its tests share, and compiles, once.
 ONE_THREAD := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1
+SHARED_OUT := -n $(WORKERS) --dist loadfile
 
 .PHONY: help setup demo test lint format unit docs pages pictures serve test-jax312 bench-gpu release clean
 
@@ -53,7 +55,7 @@ format: $(VENV)/.stamp  ## rewrite the sources in the house style
 	$(BIN)/ruff format .
 
 unit: $(VENV)/.stamp  ## tests and doctests
-	$(ONE_THREAD) $(BIN)/pytest -n $(WORKERS)
+	$(ONE_THREAD) $(BIN)/pytest $(SHARED_OUT)
 
 docs: $(VENV)/.stamp  ## build the site strictly, running the tutorials that changed
 	$(ONE_THREAD) NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
@@ -84,7 +86,7 @@ ONCE := test_kernels test_stationary test_nuts test_damped_limit test_coverage t
 
 test-jax312: $(VENV312)/.stamp  ## the JAX part on Python 3.12 and ArviZ 1.x, without torch
 	$(BIN312)/python -c 'import importlib.util as u, sys; sys.exit(u.find_spec("torch") and "torch is installed in $(VENV312)")'
-	$(ONE_THREAD) $(BIN312)/pytest -n $(WORKERS) $(ONCE:%=--ignore=tests/%.py)
+	$(ONE_THREAD) $(BIN312)/pytest $(SHARED_OUT) $(ONCE:%=--ignore=tests/%.py)
 
 # JAX with CUDA comes beside what the other targets have; without it the row in JAX fails, and says so.
 JAX_CUDA ?= jax[cuda12]
