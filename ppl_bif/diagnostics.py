@@ -12,6 +12,7 @@ import xarray as xr
 from rich.console import Console
 from rich.table import Table
 
+from ppl_bif.blocks import RESOLVED_ERRORS
 from ppl_bif.convergence import (
     agreement,
     draws_for_resolved,
@@ -319,7 +320,7 @@ def _scores(train: np.ndarray, query: np.ndarray, seed: int) -> xr.Dataset:
     chains = len(train)
     whole = covariance_with_errors(train, query, seed=seed)
     with np.errstate(invalid="ignore"):
-        resolved = np.abs(whole.value) > 2 * whole.mcse
+        resolved = np.abs(whole.value) > RESOLVED_ERRORS * whole.mcse
     by_chain = [scores_of(train[c : c + 1], query[c : c + 1]) for c in range(chains)]
     between = np.mean(
         [agreement(a, b) for i, a in enumerate(by_chain) for b in by_chain[:i]], axis=0

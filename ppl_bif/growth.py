@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from ppl_bif.schema import group, inference_data, root_attrs, usable_chains
+from ppl_bif.schema import along, group, inference_data, root_attrs, usable_chains
 from ppl_bif.scores import influence
 from ppl_bif.streaming import refuse_streamed
 
@@ -74,17 +74,11 @@ def over_draws(
         raise ValueError("every chain diverged: there are no draws to estimate from")
     groups = {name: found for name in GROUPS if (found := group(idata, name)) is not None}
     draws = next(found.sizes["draw"] for found in groups.values() if "draw" in found.dims)
-    counts = _counts(draws, points)
-    parts = [estimate(_first(groups, used, count, root_attrs(idata))) for count in counts]
-    return xr.concat(
-        parts,
-        xr.DataArray(counts, dims="draws", name="draws"),
-        data_vars="all",
-        coords="minimal",
-        compat="equals",
-        join="exact",
-        combine_attrs="drop_conflicts",
-    )
+    attrs = root_attrs(idata)
+    parts = {
+        count: estimate(_first(groups, used, count, attrs)) for count in _counts(draws, points)
+    }
+    return along("draws", parts)
 
 
 def _counts(draws: int, points: int | Sequence[int]) -> list[int]:

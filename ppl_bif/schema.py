@@ -17,6 +17,7 @@ from ppl_bif.errors import BIFError
 __all__ = [
     "SAMPLE_STATS",
     "SCHEMA_VERSION",
+    "along",
     "arviz",
     "group",
     "inference_data",
@@ -48,6 +49,19 @@ def arviz() -> Any:
         warnings.simplefilter("ignore", FutureWarning)
         import arviz as az
     return az
+
+
+def along(dim: str, parts: Mapping[Any, xr.Dataset]) -> xr.Dataset:
+    """Put estimates after each other along a new first dim, whose coordinate are their keys."""
+    return xr.concat(
+        list(parts.values()),
+        xr.DataArray(list(parts), dims=dim, name=dim),
+        data_vars="all",
+        coords="minimal",
+        compat="equals",
+        join="exact",
+        combine_attrs="drop_conflicts",
+    )
 
 
 def inference_data(groups: Mapping[str, xr.Dataset], attrs: Mapping[str, Any]) -> Any:

@@ -9,7 +9,7 @@ import xarray as xr
 
 from ppl_bif.errors import BIFError, StoreError
 from ppl_bif.sampling import sample
-from ppl_bif.schema import root_attrs
+from ppl_bif.schema import along, root_attrs
 from ppl_bif.scores import influence
 
 __all__ = ["over_checkpoints"]
@@ -157,16 +157,7 @@ def _tell(left_out: Mapping[Any, str], names: Sequence[Any]) -> None:
 
 def _joined(parts: Mapping[Any, xr.Dataset], names: Sequence[Any]) -> xr.Dataset:
     """Put checkpoints after each other, those that are missing as NaN."""
-    kept = [name for name in names if name in parts]
-    joined = xr.concat(
-        [parts[name] for name in kept],
-        xr.DataArray(kept, dims="checkpoint", name="checkpoint"),
-        data_vars="all",
-        coords="minimal",
-        compat="equals",
-        join="exact",
-        combine_attrs="drop_conflicts",
-    )
+    joined = along("checkpoint", {name: parts[name] for name in names if name in parts})
     fill = {str(k): False if of.dtype == bool else np.nan for k, of in joined.data_vars.items()}
     joined = joined.reindex(checkpoint=names, fill_value=fill)
     return joined.assign_attrs(left_out=[str(name) for name in names if name not in parts])

@@ -14,6 +14,7 @@ from ppl_bif.plots import plot_convergence, plot_forest, plot_heatmap
 from ppl_bif.plots.choose import best_of
 from ppl_bif.plots.style import get_theme
 from ppl_bif.ranking import discovered
+from ppl_bif.schema import group
 from tests.synthetic_run import make_run
 
 azp = pytest.importorskip("arviz_plots")
@@ -101,7 +102,7 @@ def test_forest_points_and_intervals_are_the_scores(scores, theme):
     assert to_hex(pc.viz["figure"].item().get_facecolor()) == colors.paper
 
 
-def test_forest_of_few_rows_lists_each_once(run):
+def test_forest_of_few_rows_lists_each_once():
     pc = plot_forest(table(1, 3), k=3, backend="matplotlib")
     assert sorted(labels(panel(pc, query="q0"), "y")) == ["100", "101", "102"]
     nothing = table(1, 3)
@@ -188,12 +189,8 @@ def test_the_strongest_are_those_with_the_largest_resolved_scores():
 def test_over_draws_are_the_scores_of_the_first_draws(run):
     found = bif.over_draws(run, points=[50, 200])
     for draws in (50, 200):
-        part = {
-            name: run[name].to_dataset() if hasattr(run[name], "to_dataset") else run[name]
-            for name in ("log_likelihood",)
-        }
-        part["log_likelihood"] = part["log_likelihood"].isel(draw=slice(draws))
-        expected = bif.influence(part)
+        part = group(run, "log_likelihood").isel(draw=slice(draws))
+        expected = bif.influence({"log_likelihood": part})
         np.testing.assert_array_equal(found["influence"].sel(draws=draws), expected["influence"])
         np.testing.assert_array_equal(found["mcse"].sel(draws=draws), expected["mcse"])
     assert bif.over_draws(run, points=30)["draws"].values[0] >= 10

@@ -1,9 +1,9 @@
 """The attribution table: ``python -m benchmarks.lds.versus``.
 
 LDS of BIF and of the peers on the same retrainings, each difference paired. Of BIF, the first run
-with each settings (``ours``) is taken, shrunk as by default, at most 1,000 draws a chain; of a
-peer, its default, what else it recommends, and the best of its grid by this very truth
-(``peers``). Writes ``results/versus.jsonl``, from which ``--table`` prints and ``--plot`` draws.
+by each of ``--settings`` (``ours``) is taken, shrunk as by default, at most 1,000 draws a chain; of
+a peer, its default, what else it recommends, and the best of its grid by this very truth
+(``peers``). Writes and prints ``results/versus.jsonl``, from which ``--plot`` draws.
 """
 
 import argparse
