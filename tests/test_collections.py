@@ -10,17 +10,32 @@ import pytest
 import xarray as xr
 
 import ppl_bif as bif
-from ppl_bif.plots import plot_convergence, plot_forest, plot_heatmap
+from ppl_bif.plots import (
+    plot_convergence,
+    plot_embedding,
+    plot_forest,
+    plot_heatmap,
+    plot_lds,
+    plot_over_checkpoints,
+)
 from ppl_bif.plots.choose import best_of
 from ppl_bif.plots.style import get_theme
 from ppl_bif.ranking import discovered
 from ppl_bif.schema import group
 from tests.synthetic_run import make_run
+from tests.test_plots import compared, kernel, over_checkpoints
 
 azp = pytest.importorskip("arviz_plots")
 pytest.importorskip("matplotlib")
 
-PLOTS = (plot_forest, plot_heatmap, plot_convergence)
+PLOTS = {
+    "forest": plot_forest,
+    "heatmap": plot_heatmap,
+    "convergence": plot_convergence,
+    "lds": lambda run, **how: plot_lds(compared(), reference="ours", ceiling=0.8, **how),
+    "embedding": lambda run, **how: plot_embedding(kernel(), np.arange(30) % 10, **how),
+    "over_checkpoints": lambda run, **how: plot_over_checkpoints(over_checkpoints(), **how),
+}
 NEEDS = {"matplotlib": ["matplotlib"], "plotly": ["plotly", "webcolors"], "bokeh": ["bokeh"]}
 
 
@@ -247,7 +262,7 @@ def test_labels_of_curves_do_not_lie_on_each_other(run):
 def test_each_backend_draws_and_saves(run, plot, backend, tmp_path):
     if not all(map(find_spec, NEEDS[backend])):
         pytest.skip(f"{backend} is not installed")
-    pc = plot(run, backend=backend, theme="dark")
+    pc = PLOTS[plot](run, backend=backend, theme="dark")
     assert pc.backend == backend
     where = tmp_path / ("it.png" if backend == "matplotlib" else "it.html")
     pc.savefig(where)
@@ -297,14 +312,14 @@ def test_a_heatmap_needs_all_pairs_and_no_more_than_can_be_told_apart(scores):
         plot_heatmap(xr.Dataset({"influence": (("query", "train"), np.empty((8193, 8192), bool))}))
 
 
-def test_what_is_missing_is_named(scores, monkeypatch):
+def test_what_is_missing_is_named(run, scores, monkeypatch):
     monkeypatch.setitem(sys.modules, "arviz_plots.backend.bokeh", None)
     with pytest.raises(ImportError, match=r"pip install 'arviz-plots\[bokeh\]'"):
         plot_forest(scores, backend="bokeh")
     monkeypatch.setitem(sys.modules, "arviz_plots", None)
-    for plot in (plot_forest, plot_heatmap):
+    for plot in PLOTS.values():
         with pytest.raises(ImportError, match=r"arviz-plots.*pip install 'ppl_bif\[plots\]'"):
-            plot(scores)
+            plot(run)
 
 
 def test_arviz_plots_is_loaded_by_no_import():

@@ -276,17 +276,32 @@ def compared():
 
 @pytest.mark.parametrize("theme", ["light", "dark"])
 def test_lds_are_drawn_best_first_with_their_distance_from_the_reference(theme):
-    figure = plot_lds(compared(), reference="ours", ceiling=0.8, title="digits", theme=theme)
-    ax = figure.axes[0]
-    assert [label.get_text() for label in ax.get_yticklabels()] == ["theirs", "ours", "chance"]
-    intervals = [
-        list(map(float, line.get_xdata())) for line in ax.lines if len(line.get_xdata()) == 2
-    ]
-    drawn = [x for x in intervals if x[0] < x[1]]
-    assert drawn[:3] == [[0.45, 0.55], [0.3, 0.5], [-0.1, 0.1]]
-    assert {"+0.100 (+0.050 … +0.150)", "-0.400 (-0.450 … -0.350)", "ceiling", "digits"} <= set(
-        texts(figure)
+    pc = plot_lds(
+        compared(), reference="ours", ceiling=0.8, title="digits", theme=theme, backend="matplotlib"
     )
+    ax = pc.viz["plot"].item()
+    assert [label.get_text() for label in ax.get_yticklabels()] == ["chance", "ours", "theirs"]
+    ends, points = {}, {}
+    for look in ("reference", "others"):
+        line = pc.get_viz(f"interval_{look}", "lds")
+        found = np.stack(line.get_data(), axis=-1)
+        ends[look] = found[np.isfinite(found[:, 0])].tolist()
+        places = np.ma.filled(pc.get_viz(f"point_{look}", "lds").get_offsets(), np.nan)
+        points[look] = places[np.isfinite(places[:, 0])].tolist()
+    assert ends["reference"] == [[0.3, 1], [0.5, 1]]
+    assert ends["others"] == [[0.45, 2], [0.55, 2], [-0.1, 0], [0.1, 0]]
+    assert points == {"reference": [[0.4, 1]], "others": [[0.5, 2], [0.0, 0]]}
+    assert pc.get_viz("ceiling", "lds").get_xdata()[0] == 0.8
+    assert {text.strip() for text in texts(ax.figure)} >= {
+        "+0.100 (+0.050 … +0.150)",
+        "-0.400 (-0.450 … -0.350)",
+        "reference",
+        "ceiling",
+        "digits",
+    }
+    ax.figure.canvas.draw()
+    reach = max(text.get_window_extent().x1 for text in ax.texts)
+    assert reach <= ax.get_window_extent().x1 + 1
 
 
 def test_what_is_no_comparison_is_not_drawn():
@@ -306,7 +321,8 @@ def kernel():
 def test_kinds_of_points_are_named_in_their_midst_and_look_each_its_own_way(theme):
     found = kernel()
     kinds = np.arange(30) % 10
-    ax = plot_embedding(found, kinds, title="digits", theme=theme).axes[0]
+    pc = plot_embedding(found, kinds, title="digits", theme=theme, backend="matplotlib")
+    ax = pc.viz["plot"].item()
     assert [text.get_text() for text in ax.texts] == [str(kind) for kind in range(10)]
     middle = np.median(found["embedding"].values[kinds == 4], axis=0)
     np.testing.assert_allclose(ax.texts[4].get_position(), middle)
@@ -316,11 +332,13 @@ def test_kinds_of_points_are_named_in_their_midst_and_look_each_its_own_way(them
     }
     assert len(looks) == 10
     assert ax.get_ylabel() == "axis 2: 25.0% of squared distance (2.0% checked)"
-    assert ax.get_title(loc="left") == "digits"
+    assert ax.get_title() == "digits"
 
 
 def test_a_map_needs_an_embedding_and_labels_that_fit():
-    assert len(plot_embedding(kernel()[["embedding"]]).axes[0].collections) == 1
+    pc = plot_embedding(kernel()[["embedding"]], backend="matplotlib")
+    places = pc.get_viz("points_0", "embedding").get_offsets()
+    np.testing.assert_array_equal(places, kernel()["embedding"])
     with pytest.raises(ValueError, match=r"expected what ppl_bif\.loss_kernel returns"):
         plot_embedding(kernel().drop_vars("embedding"))
     with pytest.raises(ValueError, match=r"each of 30 points; got shape \(3,\)"):
@@ -340,28 +358,47 @@ def over_checkpoints(checkpoints=(0, 10, 100)):
 
 @pytest.mark.parametrize("theme", ["light", "dark"])
 def test_curves_have_bands_of_two_errors_and_hollow_points_where_unresolved(theme):
-    figure = plot_over_checkpoints(over_checkpoints(), labels=["a 3", "a 5"], theme=theme)
-    ax = figure.axes[0]
-    first, resolved, unresolved = ax.lines[1:4]
-    np.testing.assert_array_equal(first.get_xdata(), [0, 10, 100])
-    np.testing.assert_array_equal(first.get_ydata(), [0.1, np.nan, 0.9])
-    assert resolved.get_xdata().tolist() == [100]
-    assert unresolved.get_xdata()[0] == 0
-    assert unresolved.get_markerfacecolor() != resolved.get_markerfacecolor()
-    corners = ax.collections[0].get_paths()[0].vertices
+    pc = plot_over_checkpoints(
+        over_checkpoints(), labels=["a 3", "a 5"], theme=theme, backend="matplotlib"
+    )
+
+    def drawn(name):
+        return pc.get_viz(name, "influence")
+
+    np.testing.assert_array_equal(drawn("line_0").get_xdata(), [0, 10, 100])
+    np.testing.assert_array_equal(drawn("line_0").get_ydata(), [0.1, np.nan, 0.9])
+    resolved, unresolved = drawn("resolved_0"), drawn("unresolved_0")
+    for points, at in ((resolved, 100), (unresolved, 0)):
+        places = np.ma.filled(points.get_offsets(), np.nan)
+        assert places[np.isfinite(places[:, 1]), 0].tolist() == [at]
+    assert tuple(unresolved.get_facecolor()[0]) != tuple(resolved.get_facecolor()[0])
+    corners = drawn("band_0").get_paths()[0].vertices
     assert corners[:, 1].min() == pytest.approx(0.1 - 0.4)
-    assert {"a 3", "a 5", "influence (nats per unit of weight) ± 2 errors"} <= set(texts(figure))
+    found = texts(pc.viz["figure"].item())
+    assert {"a 3", "a 5", "influence (nats per unit of weight) ± 2 errors"} <= set(found)
 
 
 def test_named_checkpoints_lie_side_by_side_and_one_curve_needs_no_name():
     one = over_checkpoints(["start", "middle", "end"]).isel(train=0)
-    figure = plot_over_checkpoints(one)
-    assert [t.get_text() for t in figure.axes[0].get_xticklabels()] == ["start", "middle", "end"]
-    assert not figure.legends
+    ax = plot_over_checkpoints(one, backend="matplotlib").viz["plot"].item()
+    assert [t.get_text() for t in ax.get_xticklabels()] == ["start", "middle", "end"]
+    assert not ax.texts
     coefficient = one.squeeze(drop=True).rename(influence="learning_coefficient")
-    ax = plot_over_checkpoints(coefficient, title="digits").axes[0]
+    pc = plot_over_checkpoints(coefficient, title="digits", backend="matplotlib")
+    ax = pc.viz["plot"].item()
     assert ax.get_ylabel() == "learning coefficient ± 2 errors"
-    assert ax.get_title(loc="left") == "digits"
+    assert ax.get_title() == "digits"
+
+
+def test_checkpoints_by_their_logarithm():
+    pc = plot_over_checkpoints(over_checkpoints([1, 10, 100]), spacing="log", backend="matplotlib")
+    np.testing.assert_allclose(pc.get_viz("line_1", "influence").get_xdata(), [0, 1, 2])
+    ax = pc.viz["plot"].item()
+    assert [t.get_text() for t in ax.get_xticklabels()] == ["1", "10", "100"]
+    with pytest.raises(ValueError, match=r"positive numbers; got \[0, 10, 100\]"):
+        plot_over_checkpoints(over_checkpoints(), spacing="log")
+    with pytest.raises(ValueError, match="spacing must be 'linear' or 'log'; got 'even'"):
+        plot_over_checkpoints(over_checkpoints(), spacing="even")
 
 
 def test_curves_that_cannot_be_told_apart_are_not_drawn():

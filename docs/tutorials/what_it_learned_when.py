@@ -115,15 +115,8 @@ def curves(query):
     names = [f"{row} (a {label[row]})" for row in chosen.tolist()]
     true = data.query_y[data.query_ids.tolist().index(query)]
     some = scores.sel(query=query, train=chosen)
-    return by_epoch(bif.plot_over_checkpoints(some, labels=names, title=f"{query}, a {true}"))
-
-
-def by_epoch(figure):
-    """Lay the epochs out by their logarithm."""
-    figure.axes[0].set(xscale="log", xlabel="epoch")
-    figure.axes[0].minorticks_off()
-    figure.axes[0].set_xticks(list(weights), [str(epoch) for epoch in weights])
-    return figure
+    title = f"{query}, a {true}"
+    bif.plot_over_checkpoints(some, labels=names, spacing="log", title=title)
 
 
 curves(int(data.query_ids[shown[0]]))
@@ -177,7 +170,7 @@ for epoch in weights:
     prior = f"{float(one['held']):.0f} ± {float(one['held_mcse']):.0f}"
     print(f"{epoch:5}  {value:11.2f} ± {error:.2f}    {prior:>15}  {6570 / 2:.0f}   {chains}")
 
-by_epoch(bif.plot_over_checkpoints(learning))
+bif.plot_over_checkpoints(learning, spacing="log")
 
 # %% [markdown]
 # A negative value is no learning coefficient: it says that the weights were not at a minimum, and

@@ -5,12 +5,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import xarray as xr
-from scipy.optimize import isotonic_regression
 
 from ppl_bif.growth import over_draws
 from ppl_bif.plots.captions import quantity, score_text, shorten
 from ppl_bif.plots.choose import select_queries
-from ppl_bif.plots.facets import DASHED, SOLID, Panel, facets, panel_of, spot
+from ppl_bif.plots.curves import End, band, dots, name_ends
+from ppl_bif.plots.facets import DASHED, SOLID, Panel, facets, panel_of
 from ppl_bif.plots.style import Theme, ThemeName, get_theme
 from ppl_bif.scores import influence
 
@@ -162,10 +162,8 @@ def _draw(pc: Any, curves: xr.Dataset, theme: Theme) -> None:
     value, reach, draws = curves["influence"], ERRORS * curves["mcse"], curves["draws"]
     hues = list(zip(range(curves.sizes["rank"]), theme.chains, strict=False))
     for rank, color in hues:
-        one, spread = value.isel(rank=rank, drop=True), reach.isel(rank=rank, drop=True)
-        ends = {"y_bottom": one - spread, "y_top": one + spread}
-        look: dict[str, Any] = {"color": color, "alpha": 0.14}
-        pc.map(visuals.fill_between_y, f"band_{rank}", data=one, x=draws, **ends, **look)
+        one, spread = (of.isel(rank=rank, drop=True) for of in (value, reach))
+        band(pc, f"{rank}", one, spread, draws, color)
     # Plotly draws no line across a panel that is empty.
     zero = xr.zeros_like(value.isel(rank=0, draws=0, drop=True))
     pc.map(visuals.hline, "zero", data=zero, color=theme.muted, width=0.8)
@@ -175,39 +173,20 @@ def _draw(pc: Any, curves: xr.Dataset, theme: Theme) -> None:
         for name, some, dash in (("dashed", one, DASHED), ("solid", one.where(known), SOLID)):
             look = {"color": color, "width": 1.5, "linestyle": dash[pc.backend]}
             pc.map(visuals.line_xy, f"{name}_{rank}", data=some, x=draws, **look)
-        fills = (
-            ("unresolved", one.where(~known), theme.paper),
-            ("resolved", one.where(known), color),
-        )
-        for name, some, fill in fills:
-            look = {"facecolor": fill, "edgecolor": color, "width": 1.2, **spot(pc, 4.5)}
-            pc.map(visuals.scatter_xy, f"{name}_{rank}", data=some, x=draws, **look)
+        dots(pc, f"{rank}", one, known, draws, color, theme)
 
 
 def _name(panel: Panel, one: xr.Dataset, theme: Theme) -> None:
     """Write at the end of each curve of a query whose it is, and its final value."""
     last, draws = one.isel(draws=-1), one["draws"].values
-    value, error = (last[of].values for of in ("influence", "mcse"))
+    rows = zip(last["train"].values, last["influence"].values, last["mcse"].values, strict=True)
+    ends = [
+        End(value, f"{shorten(name, 13)}: {score_text(value, error)}", color)
+        for (name, value, error), color in zip(rows, theme.chains, strict=False)
+    ]
     reach = ERRORS * one["mcse"]
     low = min(0.0, float((one["influence"] - reach).min()))
     high = max(0.0, float((one["influence"] + reach).max()))
-    heights = _apart(value, 0.065 * (high - low))
-    low, high = min(low, heights.min()), max(high, heights.max())
-    for rank, (name, height) in enumerate(zip(last["train"].values, heights, strict=True)):
-        text = f"{shorten(name, 13)}: {score_text(value[rank], error[rank])}"
-        panel.text(draws[-1] + 0.03 * np.ptp(draws), height, text, theme.chains[rank])
+    name_ends(panel, ends, (draws[0], draws[-1]), low, high)
     ticks = draws[np.unique(np.linspace(0, len(draws) - 1, 6).astype(int))].tolist()
     panel.draw.xticks(ticks, [str(tick) for tick in ticks], panel.target)
-    panel.draw.xlim(
-        (draws[0] - 0.03 * np.ptp(draws), draws[-1] + 0.5 * np.ptp(draws)), panel.target
-    )
-    panel.draw.ylim((low - 0.05 * (high - low), high + 0.05 * (high - low)), panel.target)
-
-
-def _apart(heights: np.ndarray, gap: float) -> np.ndarray:
-    """Move labels as little as keeps them a gap apart, in least squares."""
-    order = np.argsort(heights, kind="stable")
-    steps = gap * np.arange(len(heights))
-    moved = np.empty_like(heights)
-    moved[order] = isotonic_regression(heights[order] - steps).x + steps
-    return moved

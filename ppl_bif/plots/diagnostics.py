@@ -1,6 +1,6 @@
 """plot_diagnosis: how the chains went, as four pictures of what `ppl_bif.diagnose` measured."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -20,7 +20,13 @@ _WANTED = {criterion.name: criterion for criterion in CRITERIA}
 Panel = Callable[[Any, xr.Dataset, Any, Theme], None]
 
 
-def plot_diagnosis(check: xr.Dataset, idata: Any = None, *, theme: ThemeName = "light") -> "Figure":
+def plot_diagnosis(
+    check: xr.Dataset,
+    idata: Any = None,
+    *,
+    theme: ThemeName = "light",
+    figure_kwargs: Mapping[str, Any] | None = None,
+) -> "Figure":
     """Draw the loss of each chain, R-hat and effective draws of the points, agreement of rankings.
 
     Parameters
@@ -31,6 +37,8 @@ def plot_diagnosis(check: xr.Dataset, idata: Any = None, *, theme: ThemeName = "
         The run it was made of; without it the loss of the chains is left out.
     theme
         ``"light"`` or ``"dark"``.
+    figure_kwargs
+        Of Matplotlib's ``Figure``, such as ``figsize``.
 
     Returns
     -------
@@ -63,7 +71,7 @@ def plot_diagnosis(check: xr.Dataset, idata: Any = None, *, theme: ThemeName = "
     chosen, colors = panels(check, idata), get_theme(theme)
     across = 2 if len(chosen) % 2 == 0 else len(chosen)
     down = len(chosen) // across
-    figure = new_figure(4.4 * across, 2.9 * down, colors)
+    figure = new_figure(4.4 * across, 2.9 * down, colors, figure_kwargs=figure_kwargs)
     grid = figure.subplots(down, across, squeeze=False).flat
     for ax, (title, draw) in zip(grid, chosen.items(), strict=True):
         draw(ax, check, idata, colors)

@@ -12,11 +12,24 @@ import xarray as xr
 
 from ppl_bif.plots.style import Theme, tidy
 
-__all__ = ["BACKENDS", "DASHED", "SOLID", "Panel", "Size", "facets", "panel_of", "spot"]
+__all__ = [
+    "BACKENDS",
+    "DASHED",
+    "DOTTED",
+    "SOLID",
+    "Panel",
+    "Size",
+    "facets",
+    "panel_of",
+    "segments",
+    "spot",
+    "spots",
+]
 
 BACKENDS = ("matplotlib", "plotly", "bokeh")
 SOLID = {"matplotlib": "-", "plotly": "solid", "bokeh": "solid"}
 DASHED = {"matplotlib": (0, (2, 1.5)), "plotly": "4px,3px", "bokeh": [4, 3]}
+DOTTED = {"matplotlib": (0, (1, 1.2)), "plotly": "1px,2px", "bokeh": [1, 2]}
 DOTS_PER_INCH = 100
 
 Size = tuple[float, float]
@@ -113,6 +126,26 @@ class Panel(NamedTuple):
         look = {"color": color, "size": self.points(7.5), "horizontal_align": "left"}
         self.draw.text(x, y, text, self.target, **look)
 
+    def tag(self, x: float, y: float, text: str, color: str, theme: Theme) -> None:
+        """Write over a place, in a box of this colour where that can be had."""
+        box = {"boxstyle": "round,pad=0.2", "facecolor": theme.paper, "edgecolor": color}
+        boxes: dict[str, dict[str, Any]] = {
+            "matplotlib": {"bbox": {**box, "alpha": 0.85}, "weight": "bold"},
+            "plotly": {"vertical_align": "middle"},
+            "bokeh": {"background_fill_color": theme.paper, "background_fill_alpha": 0.85},
+        }
+        look = {"color": theme.ink, "size": self.points(9), "horizontal_align": "center"}
+        self.draw.text(x, y, text, self.target, **look, **boxes[self.backend])
+
+    def square(self) -> None:
+        """Let a unit be as long down as across."""
+        if self.backend == "matplotlib":
+            self.target.set_aspect("equal", "datalim")
+        elif self.backend == "bokeh":
+            self.target.match_aspect = True
+        else:
+            self.target.update_yaxes(scaleanchor="x", scaleratio=1)
+
     def points(self, size: float) -> float:
         """Return a size of letters in the units of the backend."""
         return size if self.backend == "matplotlib" else 4 / 3 * size
@@ -131,6 +164,20 @@ def panel_of(plot_collection: Any, **entry: Any) -> Panel:
 def spot(plot_collection: Any, diameter: float) -> dict[str, float]:
     """Return the size of a point so many pixels wide; Bokeh counts these, the others areas."""
     return {"size": diameter if plot_collection.backend == "bokeh" else diameter**2}
+
+
+def spots(name: str, x: xr.DataArray, y: xr.DataArray) -> xr.DataArray:
+    """Lay out places of what is drawn by this name, ``(..., plot_axis)``."""
+    axis = xr.DataArray(["x", "y"], dims="plot_axis", name="plot_axis")
+    return xr.concat([x, y], axis).rename(name)
+
+
+def segments(name: str, ends: Sequence[xr.DataArray], y: xr.DataArray, dim: str) -> xr.DataArray:
+    """Join level intervals, one for each entry of ``dim``, to one line with gaps."""
+    low, high = ends
+    across = xr.concat([low, high, low * float("nan")], "end")
+    x, y = (of.stack(point=(dim, "end"), create_index=False) for of in xr.broadcast(across, y))
+    return spots(name, x, y)
 
 
 def _named(backend: str | None) -> str:

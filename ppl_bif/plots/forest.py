@@ -9,7 +9,7 @@ import xarray as xr
 
 from ppl_bif.plots.captions import criterion, quantity
 from ppl_bif.plots.choose import best_of
-from ppl_bif.plots.facets import DASHED, SOLID, facets, panel_of, spot
+from ppl_bif.plots.facets import DASHED, SOLID, facets, panel_of, segments, spot, spots
 from ppl_bif.plots.gallery import Gallery, gallery
 from ppl_bif.plots.style import Theme, ThemeName, get_theme
 
@@ -181,7 +181,7 @@ def _draw(pc: Any, rows: xr.Dataset, theme: Theme) -> None:
             pc.map(
                 visuals.line_xy,
                 f"{part}_{look}",
-                data=_segments(some, errors),
+                data=segments("influence", _ends(some, errors), some["y"], "row"),
                 color=color,
                 width=width,
                 linestyle=dash[pc.backend],
@@ -189,7 +189,7 @@ def _draw(pc: Any, rows: xr.Dataset, theme: Theme) -> None:
         pc.map(
             visuals.scatter_xy,
             f"point_{look}",
-            data=_points(some),
+            data=spots("influence", some["influence"], some["y"]),
             facecolor=color if plainly else theme.paper,
             edgecolor=color,
             width=1.3,
@@ -200,18 +200,5 @@ def _draw(pc: Any, rows: xr.Dataset, theme: Theme) -> None:
     pc.map(visuals.vline, "zero", data=zero, color=theme.muted, width=0.8)
 
 
-def _points(rows: xr.Dataset) -> xr.DataArray:
-    return _over_axes(rows["influence"], rows["y"])
-
-
-def _segments(rows: xr.Dataset, errors: int) -> xr.DataArray:
-    """Join the ends of all intervals to one line ``(query, plot_axis, end)`` with gaps."""
-    value, error = rows["influence"], rows["mcse"]
-    ends = xr.concat([value - errors * error, value + errors * error, value * np.nan], "end")
-    x, y = xr.broadcast(ends, rows["y"])
-    return _over_axes(*(of.stack(point=("row", "end"), create_index=False) for of in (x, y)))
-
-
-def _over_axes(x: xr.DataArray, y: xr.DataArray) -> xr.DataArray:
-    axis = xr.DataArray(["x", "y"], dims="plot_axis", name="plot_axis")
-    return xr.concat([x, y], axis).rename("influence")
+def _ends(rows: xr.Dataset, errors: int) -> list[xr.DataArray]:
+    return [rows["influence"] + errors * way * rows["mcse"] for way in (-1, 1)]

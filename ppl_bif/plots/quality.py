@@ -1,17 +1,22 @@
 """plot_lds: linear datamodeling scores of several methods, with their intervals, as a forest."""
 
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import xarray as xr
 
-from ppl_bif.plots.style import ThemeName, get_theme, headline, new_figure, tidy
+from ppl_bif.plots.facets import DASHED, Panel, facets, panel_of, segments, spot, spots
+from ppl_bif.plots.style import Theme, ThemeName, get_theme
 
 if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
+    from arviz_plots import PlotCollection
 
 __all__ = ["plot_lds"]
+
+WIDTH, ROW, AROUND = 7.2, 0.34, 0.9
+LETTER = 0.062
+"""Inches: the figure's width, the height of a row and of all else, the width of a small letter."""
 
 
 def plot_lds(
@@ -21,7 +26,11 @@ def plot_lds(
     ceiling: float | None = None,
     title: str = "",
     theme: ThemeName = "light",
-) -> "Figure":
+    plot_collection: "PlotCollection | None" = None,
+    backend: str | None = None,
+    figure_kwargs: Mapping[str, Any] | None = None,
+    **pc_kwargs: Any,
+) -> "PlotCollection":
     """Draw how well methods foretell retraining, best first, each with its 95% interval.
 
     Parameters
@@ -34,21 +43,31 @@ def plot_lds(
     ceiling
         What :func:`ppl_bif.evaluation.ceiling` returned: a dashed line.
     title
-        Of the figure.
+        Of the panel.
     theme
         ``"light"`` or ``"dark"``.
+    plot_collection
+        Draw on this one, which has a single panel, in place of a new one.
+    backend
+        ``"matplotlib"``, ``"plotly"`` or ``"bokeh"``; by default what arviz-plots is set to.
+    figure_kwargs
+        Of the figure, such as ``figsize``, for arviz-plots' ``create_plotting_grid``.
+    pc_kwargs
+        Of ``arviz_plots.PlotCollection.wrap``.
 
     Returns
     -------
-    matplotlib.figure.Figure
-        Belongs to the caller alone: save it with ``figure.savefig(path)``.
+    arviz_plots.PlotCollection
+        Its visuals: ``zero``, ``ceiling`` where there is one, and the ``interval_`` and ``point_``
+        of each of ``reference`` and ``others``. Save it with ``pc.savefig(path)``.
 
     Raises
     ------
     ValueError
-        If ``found`` is not a comparison, or the reference is not among its methods.
+        If ``found`` is not a comparison, the reference is not among its methods, or the backend is
+        unknown.
     ImportError
-        If Matplotlib is not installed.
+        If arviz-plots, or what the backend draws with, is not installed.
 
     Examples
     --------
@@ -61,51 +80,92 @@ def plot_lds(
     ...     {"mask": (("subset", "train"), masks), "loss": (("subset", "seed", "query"), loss)}
     ... )
     >>> found = compare({"exact": scores, "backwards": -scores}, truth, resamples=20)
-    >>> figure = plot_lds(found, reference="exact")
-    >>> [label.get_text() for label in figure.axes[0].get_yticklabels()]
-    ['exact', 'backwards']
+    >>> pc = plot_lds(found, reference="exact", backend="matplotlib")
+    >>> [label.get_text() for label in pc.viz["plot"].item().get_yticklabels()]
+    ['backwards', 'exact']
     """
     if "lds" not in found or "attributor" not in found["lds"].dims:
         raise ValueError("expected what ppl_bif.evaluation.compare returns")
     names = found["attributor"].values.tolist()
     if reference is not None and reference not in names:
         raise ValueError(f"reference {reference!r} is not among {names}")
-    best_first = found.isel(attributor=np.argsort(-found["lds"].values, kind="stable"))
-    colors, places = get_theme(theme), np.arange(len(names))
-    figure = new_figure(7.2, 0.9 + 0.34 * len(names), colors)
-    ax = figure.subplots()
-    tidy(ax, colors)
-    value, low, high = (best_first[name].values for name in ("lds", "low", "high"))
-    marked = best_first["attributor"].values == reference
-    for i in places:
-        color = colors.raises if marked[i] else colors.ink
-        ax.plot([low[i], high[i]], [i, i], color=color, lw=1.6, solid_capstyle="round")
-        ax.plot(value[i], i, "o", color=color, ms=5)
-    ax.axvline(0, color=colors.line, lw=1, zorder=0)
+    rows = found.isel(attributor=np.argsort(-found["lds"].values, kind="stable"))
+    listed, colors = rows["attributor"].values.tolist(), get_theme(theme)
+    left = 0.075 * max(map(len, listed))
+    pc = facets(
+        rows[["lds"]],
+        [],
+        colors,
+        size=(WIDTH, AROUND + ROW * len(names)),
+        left=left,
+        plot_collection=plot_collection,
+        backend=backend,
+        figure_kwargs=figure_kwargs,
+        **pc_kwargs,
+    )
+    panel = panel_of(pc)
+    panel.label(colors, x="LDS: rank correlation of summed scores with retraining", title=title)
+    panel.rows(listed)
+    _draw(pc, rows, reference, colors)
     if ceiling is not None:
-        ax.axvline(ceiling, color=colors.muted, lw=1, ls="--", zorder=0)
-        ax.text(ceiling, -0.75, "ceiling", color=colors.muted, size=8, ha="right", va="center")
-    ax.set_yticks(places, best_first["attributor"].values)
-    ax.set_ylim(len(names) - 0.4, -1.1)
-    ax.set_xlabel("LDS: rank correlation of summed scores with retraining", size=9)
-    if reference is not None:
-        _differences(ax, best_first, reference, colors.muted)
-    headline(ax, title, colors)
-    return figure
+        _ceiling(pc, panel, ceiling, len(names), colors)
+    words = [_difference(rows.sel(attributor=name), reference) for name in listed]
+    for y, (text, end) in enumerate(zip(words[::-1], rows["high"].values[::-1], strict=True)):
+        panel.text(float(end), y, text and f"  {text}", colors.muted)
+    panel.draw.xlim(_reach(rows, ceiling, words, WIDTH - left - 0.5), panel.target)
+    return pc
 
 
-def _differences(ax: "Axes", found: xr.Dataset, reference: str, color: str) -> None:
-    """Write beside each method how far it is from the reference."""
-    other = found.sel(other=reference)
-    right = ax.get_yaxis_transform()
-    for i, name in enumerate(found["attributor"].values):
-        one = other.isel(attributor=i)
-        words = (
-            "reference"
-            if name == reference
-            else (
-                f"{float(one.difference):+.3f} "
-                f"({float(one.difference_low):+.3f} … {float(one.difference_high):+.3f})"
-            )
-        )
-        ax.text(1.02, i, words, transform=right, color=color, size=8, va="center")
+def _draw(pc: Any, rows: xr.Dataset, reference: str | None, theme: Theme) -> None:
+    from arviz_plots import visuals
+
+    count = rows.sizes["attributor"]
+    y = xr.DataArray(np.arange(count)[::-1].astype(float), dims="attributor")
+    here = rows["attributor"] == reference
+    zero = xr.DataArray(0.0, name="lds")
+    pc.map(visuals.vline, "zero", data=zero, color=theme.muted, width=0.8)
+    for look, where, color in (("reference", here, theme.raises), ("others", ~here, theme.ink)):
+        some = rows[["lds", "low", "high"]].where(where)
+        line = segments("lds", [some["low"], some["high"]], y, "attributor")
+        pc.map(visuals.line_xy, f"interval_{look}", data=line, color=color, width=1.6)
+        point = {"facecolor": color, "edgecolor": color, **spot(pc, 5)}
+        pc.map(visuals.scatter_xy, f"point_{look}", data=spots("lds", some["lds"], y), **point)
+
+
+def _ceiling(pc: Any, panel: Panel, ceiling: float, rows: int, theme: Theme) -> None:
+    """Mark what no method can exceed, and make room above the rows for its name."""
+    from arviz_plots import visuals
+
+    at = xr.DataArray(float(ceiling), name="lds")
+    look = {"color": theme.muted, "width": 1.0, "linestyle": DASHED[pc.backend]}
+    pc.map(visuals.vline, "ceiling", data=at, **look)
+    panel.text(ceiling, rows - 0.35, " ceiling", theme.muted)
+    panel.draw.ylim((-0.6, rows + 0.1), panel.target)
+
+
+def _difference(row: xr.Dataset, reference: str | None) -> str:
+    """Write how far a method is from the reference."""
+    if reference is None:
+        return ""
+    if row["attributor"].item() == reference:
+        return "reference"
+    value, *ends = (
+        float(row[name].sel(other=reference))
+        for name in ("difference", "difference_low", "difference_high")
+    )
+    return f"{value:+.3f} ({ends[0]:+.3f} … {ends[1]:+.3f})"
+
+
+def _reach(
+    rows: xr.Dataset, ceiling: float | None, words: list[str], inches: float
+) -> tuple[float, float]:
+    """Return between which values the panel lies, with room for words to the right of intervals."""
+    ends = [*rows["high"].values.tolist(), 0.0 if ceiling is None else ceiling]
+    letters = [*(len(text) + 2 for text in words), 0 if ceiling is None else 9]
+    low = min(0.0, float(rows["low"].min()))
+    low -= 0.04 * (max(ends) - low) or 0.1
+    # A word that starts at x and takes a share s of the panel needs the right end at (x - s low) /
+    # (1 - s).
+    shares = [min(LETTER * count / inches, 0.7) for count in letters]
+    right = ((end - share * low) / (1 - share) for end, share in zip(ends, shares, strict=True))
+    return low, max(right)

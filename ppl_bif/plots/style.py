@@ -4,6 +4,7 @@ The hues are Okabe and Ito's, which stay apart for colour-blind readers; what th
 said a second time in words or by a line style.
 """
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 if TYPE_CHECKING:
@@ -14,7 +15,6 @@ __all__ = [
     "ThemeName",
     "get_theme",
     "headline",
-    "legend_beside",
     "new_figure",
     "tidy",
 ]
@@ -57,7 +57,14 @@ def get_theme(name: str) -> Theme:
     return THEMES[name]
 
 
-def new_figure(width: float, height: float, theme: Theme, *, arrange: bool = True) -> "Figure":
+def new_figure(
+    width: float,
+    height: float,
+    theme: Theme,
+    *,
+    arrange: bool = True,
+    figure_kwargs: Mapping[str, Any] | None = None,
+) -> "Figure":
     """Make an empty figure of so many inches that needs neither pyplot nor a backend.
 
     Raises
@@ -71,22 +78,18 @@ def new_figure(width: float, height: float, theme: Theme, *, arrange: bool = Tru
         raise ImportError(
             "plots need Matplotlib, which is not installed: pip install 'ppl_bif[plots]'"
         ) from error
-    return StandaloneFigure(
-        figsize=(width, height),
-        facecolor=theme.paper,
-        layout=airy() if arrange else None,
-    )
+    given = {
+        "figsize": (width, height),
+        "facecolor": theme.paper,
+        "layout": airy() if arrange else None,
+    }
+    return StandaloneFigure(**given | dict(figure_kwargs or {}))
 
 
 def headline(ax: Any, text: str, theme: Theme) -> None:
     """Write a title, if there is one, above the left end of a panel."""
     if text:
         ax.set_title(text, loc="left", size=10, weight="bold", color=theme.ink, pad=8)
-
-
-def legend_beside(figure: "Figure", theme: Theme) -> None:
-    """Put the legend beside the panel."""
-    figure.legend(loc="outside right upper", fontsize=8, frameon=False, labelcolor=theme.muted)
 
 
 def tidy(ax: Any, theme: Theme) -> None:

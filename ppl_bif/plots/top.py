@@ -1,5 +1,6 @@
 """plot_top: the training rows that most raise and most lower a query's log-likelihood, pictured."""
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -30,6 +31,7 @@ def plot_top(
     query_images: Any = None,
     idata: Any = None,
     theme: ThemeName = "light",
+    figure_kwargs: Mapping[str, Any] | None = None,
 ) -> "Figure":
     """Picture the training rows that most raise and most lower the log-likelihood of queries.
 
@@ -54,6 +56,8 @@ def plot_top(
         The run, for pictures and labels.
     theme
         ``"light"`` or ``"dark"``.
+    figure_kwargs
+        Of Matplotlib's ``Figure``, such as ``dpi``; how large it is follows from the pictures.
 
     Returns
     -------
@@ -97,18 +101,24 @@ def plot_top(
             "there are no pictures of the training rows: pass train_images=, or draw their scores "
             "by bif.plot_forest"
         )
-    return _pictures(best, train, asked, get_theme(theme))
+    return _pictures(best, train, asked, get_theme(theme), figure_kwargs)
 
 
 def _ids(scores: Any, name: str) -> Any:
     return scores[name].values if isinstance(scores, xr.Dataset) and name in scores.dims else None
 
 
-def _pictures(best: xr.Dataset, train: Gallery, asked: Gallery, theme: Theme) -> "Figure":
+def _pictures(
+    best: xr.Dataset,
+    train: Gallery,
+    asked: Gallery,
+    theme: Theme,
+    figure_kwargs: Mapping[str, Any] | None,
+) -> "Figure":
     queries, k = best.sizes["query"], best.sizes["rank"]
     width = 2 * EDGE + (2 * k + 1) * CELL + (2 * k - 2) * GAP + 4 * GAP * 2
     height = TOP + queries * (CELL + CAPTION) + BOTTOM
-    figure = new_figure(width, height, theme, arrange=False)
+    figure = new_figure(width, height, theme, arrange=False, figure_kwargs=figure_kwargs)
     starts = {"query": EDGE, "raises": EDGE + CELL + 4 * GAP}
     starts["lowers"] = starts["raises"] + k * (CELL + GAP) - GAP + 4 * GAP
     _headings(figure, starts, theme)

@@ -1,29 +1,26 @@
 """plot_over_checkpoints: an estimate at each checkpoint of training, as curves with bands."""
 
+from collections.abc import Mapping
 from itertools import product
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import xarray as xr
 
 from ppl_bif.plots.captions import shorten
-from ppl_bif.plots.style import (
-    Theme,
-    ThemeName,
-    get_theme,
-    headline,
-    legend_beside,
-    new_figure,
-    tidy,
-)
+from ppl_bif.plots.curves import End, band, dots, name_ends
+from ppl_bif.plots.facets import DASHED, DOTTED, SOLID, facets, panel_of
+from ppl_bif.plots.style import Theme, ThemeName, get_theme
 
 if TYPE_CHECKING:
-    from matplotlib.figure import Figure
+    from arviz_plots import PlotCollection
 
 __all__ = ["plot_over_checkpoints"]
 
-STYLES = ("-", "--", ":")
-MOST = 12
+STYLES = (SOLID, DASHED, DOTTED)
+MOST, NAMED = 12, 8
+"""Curves that can be told apart; checkpoints that can be named below them."""
+
 UNITS = {
     "influence": "influence (nats per unit of weight)",
     "learning_coefficient": "learning coefficient",
@@ -37,9 +34,14 @@ def plot_over_checkpoints(
     *,
     error: str = "mcse",
     labels: Any = None,
+    spacing: Literal["linear", "log"] = "linear",
     title: str = "",
     theme: ThemeName = "light",
-) -> "Figure":
+    plot_collection: "PlotCollection | None" = None,
+    backend: str | None = None,
+    figure_kwargs: Mapping[str, Any] | None = None,
+    **pc_kwargs: Any,
+) -> "PlotCollection":
     """Draw an estimate over checkpoints: a curve each, in a band of two standard errors.
 
     A point whose band holds 0 is hollow: its sign is not resolved. A checkpoint that was left out
@@ -57,24 +59,35 @@ def plot_over_checkpoints(
     error
         The variable that is its standard error.
     labels
-        Names of the curves; by default the coordinate along them.
+        Names of the curves, written at their ends; by default the coordinate along them.
+    spacing
+        ``"log"`` lays checkpoints, which must be positive numbers, out by their logarithm.
     title
-        Of the figure.
+        Of the panel.
     theme
         ``"light"`` or ``"dark"``.
+    plot_collection
+        Draw on this one, which has a single panel, in place of a new one.
+    backend
+        ``"matplotlib"``, ``"plotly"`` or ``"bokeh"``; by default what arviz-plots is set to.
+    figure_kwargs
+        Of the figure, such as ``figsize``, for arviz-plots' ``create_plotting_grid``.
+    pc_kwargs
+        Of ``arviz_plots.PlotCollection.wrap``.
 
     Returns
     -------
-    matplotlib.figure.Figure
-        Belongs to the caller alone: save it with ``figure.savefig(path)``.
+    arviz_plots.PlotCollection
+        Its visuals: ``zero``, and of each curve, counted from 0, ``band_``, ``line_``,
+        ``unresolved_`` and ``resolved_``. Save it with ``pc.savefig(path)``.
 
     Raises
     ------
     ValueError
-        If there are no checkpoints or no such variables, more than 12 curves, or labels that do
-        not fit.
+        If there are no checkpoints or no such variables, more than 12 curves, labels that do not
+        fit, checkpoints without a logarithm, or the backend is unknown.
     ImportError
-        If Matplotlib is not installed.
+        If arviz-plots, or what the backend draws with, is not installed.
 
     Examples
     --------
@@ -87,8 +100,8 @@ def plot_over_checkpoints(
     ...     },
     ...     coords={"checkpoint": [0, 100], "train": ["a", "b"]},
     ... )
-    >>> figure = plot_over_checkpoints(found)
-    >>> [text.get_text() for text in figure.legends[0].get_texts()]
+    >>> pc = plot_over_checkpoints(found, backend="matplotlib")
+    >>> [text.get_text() for text in pc.viz["plot"].item().texts]
     ['a', 'b']
     """
     value = value or next((name for name in UNITS if name in found), "influence")
@@ -98,23 +111,55 @@ def plot_over_checkpoints(
             f"{error!r} must have an error for each {value!r}; it has dims {found[error].dims}"
         )
     names = _checked(curves, labels)
-    colors = get_theme(theme)
-    figure = new_figure(7.0, 3.4, colors)
-    ax = figure.subplots()
-    tidy(ax, colors)
-    ax.axhline(0, color=colors.muted, linewidth=0.8)
-    steps = found["checkpoint"].values
-    at = steps if steps.dtype.kind in "iuf" else np.arange(len(steps))
-    looks = product(STYLES, colors.chains)
-    for name, one, spread, look in zip(names, curves.values, errors.values, looks, strict=False):
-        _curve(ax, at, one, ERRORS * spread, name, look, colors)
-    if at is not steps:
-        ax.set_xticks(at, [shorten(step, 12) for step in steps])
-    ax.set(xlabel="checkpoint", ylabel=f"{UNITS.get(value, value)} ± {ERRORS} errors")
-    if len(names) > 1:
-        legend_beside(figure, colors)
-    headline(ax, title, colors)
-    return figure
+    at, colors = _places(found["checkpoint"].values, spacing), get_theme(theme)
+    pc = facets(
+        curves.to_dataset(name=value),
+        [],
+        colors,
+        size=(7.2, 3.4),
+        left=0.6,
+        plot_collection=plot_collection,
+        backend=backend,
+        figure_kwargs=figure_kwargs,
+        **pc_kwargs,
+    )
+    panel, reach = panel_of(pc), ERRORS * errors
+    panel.label(
+        colors, x="checkpoint", y=f"{UNITS.get(value, value)} ± {ERRORS} errors", title=title
+    )
+    looks = list(zip(range(len(curves)), product(STYLES, colors.chains), strict=False))
+    _draw(pc, curves.rename(value), reach, at, looks, colors)
+    ends = [
+        End(_last(curves.values[i]), name, color)
+        for (i, (_, color)), name in zip(looks, names, strict=True)
+    ]
+    low = min(0.0, float((curves - reach).min()))
+    high = max(0.0, float((curves + reach).max()))
+    name_ends(panel, ends if len(ends) > 1 else [], (at[0], at[-1]), low, high)
+    shown = np.unique(np.linspace(0, len(at) - 1, NAMED).astype(int))
+    steps = [shorten(step, 12) for step in found["checkpoint"].values[shown]]
+    panel.draw.xticks(at[shown].tolist(), steps, panel.target)
+    return pc
+
+
+def _places(steps: np.ndarray, spacing: str) -> np.ndarray:
+    """Return where each checkpoint lies."""
+    numbers = steps.dtype.kind in "iuf"
+    if spacing == "linear":
+        return steps.astype(float) if numbers else np.arange(len(steps), dtype=float)
+    if spacing != "log":
+        raise ValueError(f"spacing must be 'linear' or 'log'; got {spacing!r}")
+    if not numbers or not (steps > 0).all():
+        raise ValueError(
+            f"spacing='log' takes checkpoints that are positive numbers; got {steps.tolist()}"
+        )
+    return np.log10(steps)
+
+
+def _last(values: np.ndarray) -> float:
+    """Return the last value that is finite; 0 of none."""
+    finite = values[np.isfinite(values)]
+    return float(finite[-1]) if len(finite) else 0.0
 
 
 def _curves(found: xr.Dataset, name: str) -> xr.DataArray:
@@ -149,18 +194,19 @@ def _checked(curves: xr.DataArray, labels: Any) -> list[str]:
     return [shorten(name, 24) for name in names]
 
 
-def _curve(
-    ax: Any,
-    at: np.ndarray,
-    value: np.ndarray,
-    band: np.ndarray,
-    name: str,
-    look: tuple[str, str],
-    theme: Theme,
+def _draw(
+    pc: Any, curves: xr.DataArray, reach: xr.DataArray, at: np.ndarray, looks: Any, theme: Theme
 ) -> None:
-    style, color = look
-    ax.fill_between(at, value - band, value + band, color=color, alpha=0.16, linewidth=0)
-    ax.plot(at, value, color=color, linestyle=style, linewidth=1.5, label=name)
-    known = np.abs(value) > band
-    for some, fill in ((known, color), (~known, theme.paper)):
-        ax.plot(at[some], value[some], "o", color=color, markerfacecolor=fill, markersize=4.5)
+    from arviz_plots import visuals
+
+    along = curves.dims[0]
+    for i, (_, color) in looks:
+        one, spread = (of.isel({along: i}, drop=True) for of in (curves, reach))
+        band(pc, f"{i}", one, spread, at, color)
+    zero = xr.DataArray(0.0, name=curves.name)
+    pc.map(visuals.hline, "zero", data=zero, color=theme.muted, width=0.8)
+    for i, (dash, color) in looks:
+        one, spread = (of.isel({along: i}, drop=True) for of in (curves, reach))
+        look = {"color": color, "width": 1.5, "linestyle": dash[pc.backend]}
+        pc.map(visuals.line_xy, f"line_{i}", data=one, x=at, **look)
+        dots(pc, f"{i}", one, abs(one) > spread, at, color, theme)
