@@ -27,10 +27,6 @@ from ppl_bif.numpyro import SGLD, localize
 from ppl_bif.plots.style import get_theme, new_figure, tidy
 from ppl_bif_models import digits, digits_jax
 
-# JAX compiles anew in each call of `sample`; with a cache, runs that are alike compile once.
-jax.config.update("jax_compilation_cache_dir", "jax-cache")
-jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
-
 data = digits.load()
 half = slice(None, None, 2)  # every other row, to be quick
 data = data._replace(**{name: rows[half] for name, rows in data._asdict().items()})
@@ -218,12 +214,12 @@ for name, pair in found.items():
 # ## When to ask for more
 #
 # With `draws="auto"` a run goes on until it expects its ranks to agree with another run's as well
-# as you ask, or until the time is up. The run above was far from 0.8. We give it 15 seconds, the
-# warm-up and compiling among them. What does it reach?
+# as you ask, or until the time is up. The run above was far from 0.8. We give it 8 seconds. What
+# does it reach?
 
 # %%
 long = bif.sample(
-    model, **rows, chains=4, draws="auto", target={"rank_agreement": 0.8}, max_time=15, seed=2
+    model, **rows, chains=4, draws="auto", target={"rank_agreement": 0.8}, max_time=8, seed=2
 )
 print("\n".join(long.attrs["notes"]))
 
@@ -280,9 +276,9 @@ for name, (first, _) in found.items():
 # ## What if the row were removed?
 #
 # That can be checked in seconds. Removing row *i* divides the posterior by its likelihood, so draws
-# that are weighted by $1 / p_i$ are draws without it: we do this with the draws of another seed. The second check needs no draws. It takes the *mode* of the localized
-# posterior, fine-tuned from the trained weights by full-batch gradient descent with momentum, with
-# the row and without it. The columns need not be equal: a score is a slope, and a removal is a
+# that are weighted by $1 / p_i$ are draws without it: we do this with the draws of another seed. The
+# second check needs no draws. It takes the *mode* of the localized posterior, fine-tuned from the
+# trained weights by full-batch gradient descent with momentum, with the row and without it. The columns need not be equal: a score is a slope, and a removal is a
 # whole step along a curve; a mode is one point, and a score speaks of a mean over draws. Neither
 # check is a retraining from scratch, which [Cost against quality](../quality.md) foretells.
 

@@ -14,13 +14,13 @@ from jax import Array
 from ppl_bif.data import Batch, map_arrays, num_rows
 from ppl_bif.kernel import CONVOLVED_AT_ONCE, ROWS_AT_ONCE, Draws, fewer_rows
 from ppl_bif.numpyro import outside
+from ppl_bif.numpyro.alike import Alike
 from ppl_bif.numpyro.curvature import likelihood_curvature
 from ppl_bif.numpyro.gradients import Data
+from ppl_bif.numpyro.model import Held
 from ppl_bif.numpyro.packing import pack, unpack
 
 __all__ = ["Engine"]
-
-Held = tuple[dict[str, Array], dict[str, Array]]
 
 
 class Engine:
@@ -32,6 +32,7 @@ class Engine:
         self, kernel: Any, data: Mapping[str, Batch], *, evaluation_batch_size: int | None
     ) -> None:
         self.kernel, self.model, self._held = kernel, kernel.model, kernel.model.held
+        self._program = Alike(kernel)
         self._place = partial(jax.device_put, device=self.model.data_place)
         self.data = {name: map_arrays(self._place, batch) for name, batch in data.items()}
         self.train = Data.of(self.data["train"])
@@ -55,10 +56,10 @@ class Engine:
 
     def start(self, chains: Sequence[int], seed: int, like: Any = None) -> Any:
         """Return the state of some chains at the trained weights; each has a key of its own."""
-        shared = _share(self.kernel, self._held, self.train) if like is None else like.shared
+        shared = _share(self._program, self._held, self.train) if like is None else like.shared
         # Placed as what programs return: of what is not, each would be compiled once more.
         key, numbers = self._place(jax.random.key(seed)), self._place(np.asarray(chains))
-        state = _start(self.kernel, self._held, key, numbers, shared, self.train)
+        state = _start(self._program, self._held, key, numbers, shared, self.train)
         if like is None:
             return state
         return self.with_step_size(state, np.full(len(chains), np.min(like.step_size)))
@@ -69,8 +70,8 @@ class Engine:
             if keep:
                 z, moving = jax.tree.map(jnp.copy, (state.z, state.moving))
                 state = state._replace(z=z, moving=moving)
-            return outside.advance(self.kernel, self._held, state, self.train, steps)
-        return _advance(self.kernel, self._held, state, self.train, steps)
+            return outside.advance(self._program, self._held, state, self.train, steps)
+        return _advance(self._program, self._held, state, self.train, steps)
 
     def draws(
         self, state: Any, steps: int, count: int, *, most: int, names: Sequence[str]
@@ -80,7 +81,7 @@ class Engine:
             return self._draws_outside(state, steps, count, names)
         own, lasting = state._replace(shared=None, step_size=None), (state.shared, state.step_size)
         state, kept = _draws(
-            self.kernel,
+            self._program,
             self._held,
             own,
             *lasting,
@@ -100,9 +101,9 @@ class Engine:
     ) -> tuple[Any, Draws]:
         kept = []
         for _ in range(count):
-            state = outside.advance(self.kernel, self._held, state, self.train, steps)
+            state = outside.advance(self._program, self._held, state, self.train, steps)
             likelihood = {name: self._likelihood(state, name) for name in self.data}
-            stats = _stats(self.kernel, self._held, state)
+            stats = _stats(self._program, self._held, state)
             kept.append(Draws(likelihood, stats, {name: state.z[name] for name in names}))
         return state, jax.tree.map(lambda *each: np.stack(each, axis=1), *kept)
 
@@ -110,17 +111,17 @@ class Engine:
         """Fit the preconditioner, if there is one, to the weights of some states."""
         if self.kernel.preconditioner is None:
             return state
-        return _adapt(self.kernel, self._held, state, self.train, _gathered(seen))
+        return _adapt(self._program, self._held, state, self.train, _gathered(seen))
 
     def curvature(self, state: Any, seen: Sequence[Any]) -> np.ndarray:
         """Return the top curvatures at the weights of some states, preconditioned."""
         return np.asarray(
-            _curvature(self.kernel, self._held, _gathered(seen), state.shared, self.train)
+            _curvature(self._program, self._held, _gathered(seen), state.shared, self.train)
         )
 
     def likelihood_curvature(self) -> float:
         """Return the top eigenvalue at w* of the tempered loss's Hessian, without the prior."""
-        return float(_likelihood_curvature(self.model, self._held, self.train))
+        return float(_likelihood_curvature(Alike(self.model), self._held, self.train))
 
     def with_step_size(self, state: Any, step_size: np.ndarray) -> Any:
         """Return the state with steps of these sizes, ``(chain,)``."""
@@ -134,7 +135,7 @@ class Engine:
 
     def stats(self, state: Any) -> dict[str, np.ndarray]:
         """Return the statistics of the draw, each ``(chain,)``."""
-        return jax.tree.map(np.asarray, _stats(self.kernel, self._held, state))
+        return jax.tree.map(np.asarray, _stats(self._program, self._held, state))
 
     def log_likelihood(self, state: Any, name: str) -> np.ndarray:
         """Return the pointwise log-likelihoods of a group, ``(chain, row[, token])``."""
@@ -143,8 +144,8 @@ class Engine:
     def _likelihood(self, state: Any, name: str) -> Array:
         kernel, held, rows = self.kernel, self._held, self.data[name]
         if self._convolves and (name != "train" or kernel.train_log_likelihood(state) is None):
-            return outside.score(self.model, held, state.z, rows, self.rows_at_once)
-        return _likelihood(kernel, held, state, name, rows, self.rows_at_once)
+            return outside.score(Alike(self.model), held, state.z, rows, self.rows_at_once)
+        return _likelihood(self._program, held, state, name, rows, self.rows_at_once)
 
     def without_weights(self, state: Any) -> Any:
         """Return what ``start`` takes of a state, so that its weights can be let go."""
@@ -159,61 +160,61 @@ class Engine:
         return unpack(arrays, like)
 
 
-# Compiled once for a kernel, however often it is bound: the kernel is static, data are not. The
-# trained weights are arguments too: as constants they would be copied into each program.
+# Compiled once for kernels that are alike, however often they are bound: a kernel is static, data
+# are not. The trained weights are arguments too: as constants each program would have a copy.
 
 
-def _with(kernel: Any, held: Held) -> Any:
-    return kernel.on(kernel.model.holding(held))
+def _with(kernel: Alike, held: Held) -> Any:
+    return kernel.of.on(kernel.of.model.holding(held))
 
 
 @partial(jax.jit, static_argnums=0)
-def _share(kernel: Any, held: Held, train: Data) -> Any:
+def _share(kernel: Alike, held: Held, train: Data) -> Any:
     return _with(kernel, held).share(train)
 
 
 @partial(jax.jit, static_argnums=0)
-def _start(kernel: Any, held: Held, key: Array, chains: Array, shared: Any, train: Data) -> Any:
+def _start(kernel: Alike, held: Held, key: Array, chains: Array, shared: Any, train: Data) -> Any:
     keys = jax.vmap(lambda chain: jax.random.fold_in(key, chain))(chains)
     return _with(kernel, held).start(keys, None, shared, train)
 
 
 @partial(jax.jit, static_argnums=0)
-def _advance(kernel: Any, held: Held, state: Any, train: Data, steps: Array) -> Any:
+def _advance(kernel: Alike, held: Held, state: Any, train: Data, steps: Array) -> Any:
     return _with(kernel, held).advance(state, train, steps)
 
 
 @partial(jax.jit, static_argnums=0)
-def _adapt(kernel: Any, held: Held, state: Any, train: Data, weights: dict[str, Array]) -> Any:
+def _adapt(kernel: Alike, held: Held, state: Any, train: Data, weights: dict[str, Array]) -> Any:
     return _with(kernel, held).adapt(state, train, weights)
 
 
 @partial(jax.jit, static_argnums=0)
 def _curvature(
-    kernel: Any, held: Held, weights: dict[str, Array], shared: Any, train: Data
+    kernel: Alike, held: Held, weights: dict[str, Array], shared: Any, train: Data
 ) -> Array:
     curvature = _with(kernel, held).curvature
     return jax.vmap(curvature, in_axes=(0, None, None))(weights, shared, train)
 
 
 @partial(jax.jit, static_argnums=0)
-def _likelihood_curvature(model: Any, held: Held, train: Data) -> Array:
-    return likelihood_curvature(model.holding(held), train)
+def _likelihood_curvature(model: Alike, held: Held, train: Data) -> Array:
+    return likelihood_curvature(model.of.holding(held), train)
 
 
 @partial(jax.jit, static_argnums=0)
-def _stats(kernel: Any, held: Held, state: Any) -> dict[str, Array]:
+def _stats(kernel: Alike, held: Held, state: Any) -> dict[str, Array]:
     squares = [
         jnp.sum((w - held[0][name]).reshape(len(w), -1) ** 2, axis=1) for name, w in state.z.items()
     ]
-    found = {name: getattr(state, name) for name in kernel.stats}
+    found = {name: getattr(state, name) for name in kernel.of.stats}
     return {**found, "distance": jnp.sqrt(jnp.stack(squares).sum(0))}
 
 
 @partial(jax.jit, static_argnames=("kernel", "name", "size"))
-def _likelihood(kernel: Any, held: Held, state: Any, name: str, batch: Batch, size: int) -> Array:
-    known = kernel.train_log_likelihood(state) if name == "train" else None
-    model = kernel.model.holding(held)
+def _likelihood(kernel: Alike, held: Held, state: Any, name: str, batch: Batch, size: int) -> Array:
+    known = kernel.of.train_log_likelihood(state) if name == "train" else None
+    model = kernel.of.model.holding(held)
     return _score(model, state.z, batch, size) if known is None else known
 
 
@@ -223,7 +224,7 @@ def _likelihood(kernel: Any, held: Held, state: Any, name: str, batch: Batch, si
     donate_argnames="own",
 )
 def _draws(
-    kernel: Any,
+    kernel: Alike,
     held: Held,
     own: Any,
     shared: Any,

@@ -137,6 +137,13 @@ class Langevin(MCMCKernel):
         return other
 
     @property
+    def program(self) -> tuple[Any, ...]:
+        """What compiled functions of the kernel depend on beside what its model holds."""
+        own = {name: value for name, value in vars(self).items() if name != "_model"}
+        # Records of two classes are equal where their fields are.
+        return (type(self), self.model.program, *((n, type(v), v) for n, v in own.items()))
+
+    @property
     def settings(self) -> dict[str, Any]:
         """What defines the kernel beside its model, for the record."""
         return {

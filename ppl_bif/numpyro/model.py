@@ -30,9 +30,11 @@ from ppl_bif.numpyro.precision import as_device, as_dtype, bytes_kept, free_memo
 from ppl_bif.numpyro.sharded import constrained, everywhere, laid_out, shardings
 from ppl_bif.sites import Sites, select_sites
 
-__all__ = ["LocalizedModel", "localize"]
+__all__ = ["Held", "LocalizedModel", "localize"]
 
 PLATE, OBSERVED = "data", "obs"
+
+Held = tuple[dict[str, Array], dict[str, Array], Any]
 
 
 class LocalizedModel:
@@ -75,6 +77,7 @@ class LocalizedModel:
         self.frozen: dict[str, Array] = self.cast(frozen)
         held = {name: np.asarray(w) for name, w in network.weights.items()}
         check_finite_weights(held, self.mode)
+        self._origin = object()
 
     @property
     def num_weights(self) -> int:
@@ -134,14 +137,19 @@ class LocalizedModel:
         return other
 
     @property
-    def held(self) -> tuple[dict[str, Array], dict[str, Array]]:
-        """The weights at their trained values: those sampled, and those not."""
-        return self.mode, self.frozen
+    def program(self) -> tuple[Any, ...]:
+        """What compiled functions of the model depend on beside what it holds."""
+        return (self._origin,)
 
-    def holding(self, held: tuple[dict[str, Array], dict[str, Array]]) -> "LocalizedModel":
-        """Return the same model around these weights, as arguments of a compiled function."""
+    @property
+    def held(self) -> Held:
+        """The weights at their trained values, those sampled and those not, and gamma if known."""
+        return self.mode, self.frozen, self.localization
+
+    def holding(self, held: Held) -> "LocalizedModel":
+        """Return the same model around these arrays, as arguments of a compiled function."""
         other = copy(self)
-        other.mode, other.frozen = held
+        other.mode, other.frozen, other.localization = held
         return other
 
     def __call__(self, *args: Any, **kwargs: Any) -> None:

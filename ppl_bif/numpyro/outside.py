@@ -16,7 +16,9 @@ import jax.numpy as jnp
 from jax import Array
 
 from ppl_bif.data import Batch, batches, map_arrays
+from ppl_bif.numpyro.alike import Alike
 from ppl_bif.numpyro.gradients import Data, Estimate
+from ppl_bif.numpyro.model import Held
 
 __all__ = ["advance", "convolves", "is_large", "on_cpu", "score"]
 
@@ -40,20 +42,20 @@ def is_large(kernel: Any) -> bool:
     return kernel.by_site and kernel.model.num_weights >= LARGE
 
 
-def advance(kernel: Any, held: Any, state: Any, train: Data, steps: int) -> Any:
+def advance(program: Alike, held: Held, state: Any, train: Data, steps: int) -> Any:
     """Make one draw, so many steps on, as ``kernel.advance`` does; may use up the weights."""
-    draw, count = int(state.i[0]), int(steps)
-    step = partial(_step_by_site if is_large(kernel) else _step, kernel, held)
+    kernel, draw, count = program.of, int(state.i[0]), int(steps)
+    step = partial(_step_by_site if is_large(kernel) else _step, program, held)
     moved = []
     for chain in _chains(state):
         chain = chain._replace(acceptance=jnp.zeros_like(chain.acceptance))
         for i in range(count):
             chain = step(chain, train, kernel.measures(draw, i, count))
         moved.append(chain)
-    return _end(kernel, _together(moved), steps)
+    return _end(program, _together(moved), steps)
 
 
-def score(model: Any, held: Any, weights: Mapping[str, Array], batch: Batch, size: int) -> Array:
+def score(model: Alike, held: Held, weights: Mapping[str, Array], batch: Batch, size: int) -> Array:
     """Log-likelihoods of all rows of all chains, so many at a time, ``(chain, row[, token])``."""
     parts = list(batches(batch, size))
     chains = len(next(iter(weights.values())))
@@ -95,19 +97,19 @@ def _joined(states: Sequence[Any]) -> Any:
 
 
 @partial(jax.jit, static_argnums=0)
-def _step(kernel: Any, held: Any, state: Any, train: Data, measure: Array) -> Any:
-    return kernel.on(kernel.model.holding(held)).step(state, train, measure)
+def _step(kernel: Alike, held: Held, state: Any, train: Data, measure: Array) -> Any:
+    return kernel.of.on(kernel.of.model.holding(held)).step(state, train, measure)
 
 
-def _step_by_site(kernel: Any, held: Any, state: Any, train: Data, measure: bool) -> Any:
-    return kernel.by(_Compiled(kernel, held)).step(state, train, measure)
+def _step_by_site(kernel: Alike, held: Held, state: Any, train: Data, measure: bool) -> Any:
+    return kernel.of.by(_Compiled(kernel, held)).step(state, train, measure)
 
 
 class _Compiled(NamedTuple):
     """The gradient estimator of a kernel as a program of its own."""
 
-    kernel: Any
-    held: Any
+    kernel: Alike
+    held: Held
 
     def __call__(self, model: Any, *args: Any, measure: bool) -> Estimate:
         return _estimate(self.kernel, self.held, *args, measure)
@@ -115,23 +117,24 @@ class _Compiled(NamedTuple):
 
 @partial(jax.jit, static_argnames=("kernel", "measure"))
 def _estimate(
-    kernel: Any, held: Any, stored: Any, key: Array, weights: Any, data: Data, measure: bool
+    kernel: Alike, held: Held, stored: Any, key: Array, weights: Any, data: Data, measure: bool
 ) -> Estimate:
-    return kernel.gradient(kernel.model.holding(held), stored, key, weights, data, measure=measure)
+    model = kernel.of.model.holding(held)
+    return kernel.of.gradient(model, stored, key, weights, data, measure=measure)
 
 
-def _end(kernel: Any, state: Any, steps: int) -> Any:
+def _end(kernel: Alike, state: Any, steps: int) -> Any:
     own = state._replace(shared=None, step_size=None)
     ended = _ended(kernel, own, steps)
     return ended._replace(shared=state.shared, step_size=state.step_size)
 
 
 @partial(jax.jit, static_argnums=0, donate_argnums=1)
-def _ended(kernel: Any, own: Any, steps: Array) -> Any:
-    return kernel.end(own, steps)
+def _ended(kernel: Alike, own: Any, steps: Array) -> Any:
+    return kernel.of.end(own, steps)
 
 
 @partial(jax.jit, static_argnums=0)
-def _score(model: Any, held: Any, weights: Any, chain: Array, batch: Batch) -> Array:
+def _score(model: Alike, held: Held, weights: Any, chain: Array, batch: Batch) -> Array:
     own = {name: w[chain] for name, w in weights.items()}
-    return model.holding(held).log_likelihood(own, batch)
+    return model.of.holding(held).log_likelihood(own, batch)

@@ -5,8 +5,10 @@ import numpy as np
 import pytest
 
 import ppl_bif as bif
-from ppl_bif.numpyro import SGLD, localize
+from ppl_bif.numpyro import SGLD, UnderdampedLangevin, localize
+from ppl_bif.numpyro.alike import Alike
 from ppl_bif.numpyro.engine import _advance, _draws
+from ppl_bif.numpyro.gradients import ControlVariates
 
 ROWS = 40
 
@@ -50,3 +52,50 @@ def test_a_network_is_not_traced_again_for_more_draws():
     # What is not compiled: one look at the outputs of each group, to check them.
     assert calls[0] - first <= 4
     assert (_draws._cache_size(), _advance._cache_size()) == programs
+
+
+def test_models_of_one_network_share_programs_and_draw_as_if_they_did_not():
+    def run(model, **settings):
+        rng = np.random.default_rng(0)
+        x = np.float32(rng.normal(size=(ROWS, 3)))
+        rows = {"train": (x, x.sum(axis=1)), "query": (x[:3], x[:3].sum(axis=1))}
+        return bif.sample(model, **rows, chains=2, draws=20, progress=False, **settings)
+
+    network, params = lambda p, x: jnp.tanh(x @ p["w"]), {"w": jnp.ones(3) / 2}
+    model = localize(network, params, likelihood="normal")
+    run(model, seed=0)
+    programs = _draws._cache_size(), _advance._cache_size()
+    run(model, seed=1)
+    shared = run(model.resolve(7.0), seed=2)
+    assert (_draws._cache_size(), _advance._cache_size()) == programs
+    alone = localize(network, params, likelihood="normal", localization=7.0)
+    own = run(alone, seed=2)
+    assert _draws._cache_size() == programs[0] + 1
+    assert shared.attrs["localization"] == own.attrs["localization"] == 7.0
+    for name in ("train_obs", "query_obs"):
+        a, b = (one["log_likelihood"][name].values for one in (shared, own))
+        np.testing.assert_array_equal(a, b)
+
+
+def test_kernels_are_alike_where_all_of_them_is():
+    kernel, _ = counted()
+    model = kernel.model
+    settings = {"step_size": 1e-3, "batch_size": 8, "steps_per_draw": 2}
+    assert Alike(kernel) == Alike(SGLD(model.resolve(20.0), **settings))
+    others = [
+        SGLD(model, **{**settings, "batch_size": 4}),
+        SGLD(model, **{**settings, "step_size": 2e-3}),
+        # A record whose fields are equal.
+        SGLD(model, **settings, gradient=ControlVariates(8)),
+        UnderdampedLangevin(model, gradient="minibatch", batch_size=8),
+        counted()[0],
+    ]
+    programs = [Alike(one) for one in (kernel, *others)]
+    assert len(set(programs)) == len(programs)
+
+
+def test_what_has_no_hash_is_like_itself_alone():
+    kernel, _ = counted()
+    kernel.gradient = [kernel.gradient]
+    assert Alike(kernel) == Alike(kernel)
+    assert Alike(kernel) != Alike(kernel.on(kernel.model))

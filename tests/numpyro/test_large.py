@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from ppl_bif.numpyro import localize, moves, outside
+from ppl_bif.numpyro.alike import Alike
 from ppl_bif.numpyro.gradients import Data
 
 WIDTH, LAYERS, BATCH = 640, 3, 4
@@ -58,7 +59,7 @@ def test_steps_of_several_programs_are_those_of_one(kind, settings, block, monke
 def test_a_gradient_needs_little_beside_itself(measure):
     kernel, data = kernel_of("SGLD", WIDTH), Data.of(rows_of(WIDTH))
     data = jax.tree.map(jnp.asarray, data)
-    arguments = kernel, kernel.model.held, (), jax.random.key(0), kernel.model.mode, data
+    arguments = Alike(kernel), kernel.model.held, (), jax.random.key(0), kernel.model.mode, data
     program = outside._estimate.lower(*arguments, measure=measure).compile()
     assert program.memory_analysis().temp_size_in_bytes < 2.5 * 4 * WIDTH**2
 
