@@ -23,10 +23,10 @@ ONE_THREAD := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1
 SHARED_OUT := -n $(WORKERS) --dist loadfile
 
 # Half the time of the tests in JAX is compiling. This takes a third of it less, and is known to the
-# jaxlib of constraints.txt; tutorials, and the tests on Python 3.12, are compiled as users compile.
+# jaxlib of constraints.txt; the tests on Python 3.12 are compiled as users compile.
 QUICK_XLA := XLA_FLAGS="--xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1"
 
-.PHONY: help setup demo test lint format unit docs pages pictures serve test-jax312 bench-gpu release clean
+.PHONY: help setup demo test lint format unit docs pages pictures serve test-jax312 bench-gpu release extras clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## /{printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -62,7 +62,7 @@ unit: $(VENV)/.stamp  ## tests and doctests
 	$(ONE_THREAD) $(QUICK_XLA) $(BIN)/pytest $(SHARED_OUT)
 
 docs: $(VENV)/.stamp  ## build the site strictly, running the tutorials that changed
-	$(ONE_THREAD) NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+	$(ONE_THREAD) $(QUICK_XLA) NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 pages: $(VENV)/.stamp  ## build the site into .cache/pages without running tutorials
 	TUTORIALS=unrun NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --site-dir .cache/pages
@@ -86,7 +86,7 @@ ONCE := test_kernels test_stationary test_nuts test_damped_limit test_coverage t
 	test_faults test_fuzz test_cluster test_costs test_evaluation test_models test_gpt \
 	test_bench_gpu test_bench_search numpyro/test_large numpyro/test_sharded numpyro/test_network \
 	numpyro/test_blackjax numpyro/test_cost test_contract test_sites test_weights test_trajectory \
-	test_site test_wheel
+	test_site test_wheel test_readme
 
 test-jax312: $(VENV312)/.stamp  ## the JAX part on Python 3.12 and ArviZ 1.x, without torch
 	$(BIN312)/python -c 'import importlib.util as u, sys; sys.exit(u.find_spec("torch") and "torch is installed in $(VENV312)")'
@@ -102,6 +102,11 @@ bench-gpu: $(VENV)/.stamp  ## measure the GPU table on the GPU there is
 
 release: $(VENV)/.stamp  ## build the source distribution and the wheel into dist
 	$(BIN)/python -m build --outdir dist .
+
+extras: $(VENV)/.stamp  ## install the wheel with each extra in an empty environment, and use it
+	rm -rf .cache/extras && mkdir -p .cache/extras
+	$(BIN)/python -m build --wheel --outdir .cache/extras . > /dev/null
+	$(BIN)/python -m tests.extras .cache/extras/*.whl constraints.txt .cache/extras
 
 clean:  ## remove what the other targets made
 	rm -rf $(VENV) $(VENV312) .cache site build dist *.egg-info

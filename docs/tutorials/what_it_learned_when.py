@@ -26,9 +26,6 @@ import ppl_bif as bif
 from ppl_bif.numpyro import UnderdampedLangevin, localize
 from ppl_bif_models import digits, digits_jax
 
-jax.config.update("jax_compilation_cache_dir", "jax-cache")
-jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
-
 data = digits.load()
 network = digits_jax.mlp
 half = slice(None, None, 2)  # every other row, to be quick

@@ -1,4 +1,4 @@
-"""What tells compiled programs apart: kernels of one model that are alike share them."""
+"""What tells compiled programs apart: kernels and models that are alike share them."""
 
 from collections.abc import Hashable
 from typing import Any
@@ -9,9 +9,9 @@ __all__ = ["Alike"]
 class Alike:
     """A kernel or a model as a static argument: equal to those of the same program.
 
-    Weights and the localization are arguments of a program, and no part of what it is. Models are
-    alike that come from one call of ``localize``; what a function of the user's reads elsewhere is
-    as it was when the program was compiled.
+    Weights and the localization are arguments of a program, and no part of what it is. So kernels
+    of one model are alike, at any localization; and models of the same pure function, or flax
+    module without state, with a likelihood by name, whatever their weights.
     """
 
     __slots__ = ("_key", "of")

@@ -77,7 +77,7 @@ class LocalizedModel:
         self.frozen: dict[str, Array] = self.cast(frozen)
         held = {name: np.asarray(w) for name, w in network.weights.items()}
         check_finite_weights(held, self.mode)
-        self._origin = object()
+        self._program = self._shared_program() if isinstance(likelihood, str) else (object(),)
 
     @property
     def num_weights(self) -> int:
@@ -139,7 +139,15 @@ class LocalizedModel:
     @property
     def program(self) -> tuple[Any, ...]:
         """What compiled functions of the model depend on beside what it holds."""
-        return (self._origin,)
+        return self._program
+
+    def _shared_program(self) -> tuple[Any, ...]:
+        network = self.network
+        if network.program is None or self.laid:
+            return (object(),)
+        settings = self.likelihood.name, self.inverse_temperature, self.rows_at_once
+        computed = str(network.compute_dtype)
+        return (network.program, network.structure, computed, *settings, tuple(self.mode))
 
     @property
     def held(self) -> Held:

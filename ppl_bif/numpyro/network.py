@@ -1,6 +1,7 @@
 """Networks as pure functions: an apply function or a flax or equinox module in, names out."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Hashable, Mapping
+from inspect import isfunction
 from typing import Any, NamedTuple
 
 import jax
@@ -29,6 +30,9 @@ class Network(NamedTuple):
         ``(weights, *inputs, **named_inputs) -> outputs``.
     compute_dtype
         What weights and inputs are cast to when it is called; None for what they are.
+    program
+        Equal for networks that are the same function of weights of the same names; None for what
+        holds more than these, and is like itself alone.
     """
 
     name: str
@@ -36,6 +40,7 @@ class Network(NamedTuple):
     weights: dict[str, Array]
     apply: Callable[..., Any]
     compute_dtype: Any = None
+    program: Hashable = None
 
 
 def as_network(
@@ -86,7 +91,8 @@ def _named(network: Any, params: Any) -> Network:
         return _from_equinox(network)
     if callable(network):
         params = _needed(params, "an apply function")
-        return _from_tree(network, params, _name_of(network), describe(network))
+        found = _from_tree(network, params, _name_of(network), describe(network))
+        return _alike(found, network, params) if isfunction(network) else found
     raise TypeError(
         "network must be a pure function apply(params, x), a flax module or an equinox module; "
         f"got {type(network).__name__}"
@@ -135,7 +141,13 @@ def _from_linen(module: Any, variables: Mapping[str, Any]) -> Network:
         fixed = rest if "params" in variables else {}
         return module.apply({**fixed, "params": params}, *args, **kwargs)
 
-    return _from_tree(apply, params, type(module).__qualname__, repr(module))
+    found = _from_tree(apply, params, type(module).__qualname__, repr(module))
+    return found if rest else _alike(found, module, params)
+
+
+def _alike(network: Network, function: Hashable, params: Any) -> Network:
+    """Let a network be like all of the same function, which by JAX's rules is pure."""
+    return network._replace(program=(function, jax.tree_util.tree_structure(params)))
 
 
 def _from_nnx(module: Any) -> Network:

@@ -2,6 +2,7 @@
 
 import jax.numpy as jnp
 import numpy as np
+import numpyro.distributions as dist
 import pytest
 
 import ppl_bif as bif
@@ -61,20 +62,45 @@ def test_models_of_one_network_share_programs_and_draw_as_if_they_did_not():
         rows = {"train": (x, x.sum(axis=1)), "query": (x[:3], x[:3].sum(axis=1))}
         return bif.sample(model, **rows, chains=2, draws=20, progress=False, **settings)
 
-    network, params = lambda p, x: jnp.tanh(x @ p["w"]), {"w": jnp.ones(3) / 2}
-    model = localize(network, params, likelihood="normal")
+    def network(p, x):
+        return jnp.tanh(x @ p["w"])
+
+    model = localize(network, {"w": jnp.zeros(3)}, likelihood="normal")
     run(model, seed=0)
     programs = _draws._cache_size(), _advance._cache_size()
     run(model, seed=1)
-    shared = run(model.resolve(7.0), seed=2)
+    run(model.resolve(3.0), seed=0)
+    # The same function of other weights.
+    params, question = {"w": jnp.ones(3) / 2}, {"likelihood": "normal", "localization": 7.0}
+    shared = run(localize(network, params, **question), seed=2)
     assert (_draws._cache_size(), _advance._cache_size()) == programs
-    alone = localize(network, params, likelihood="normal", localization=7.0)
-    own = run(alone, seed=2)
+    own = run(localize(lambda p, x: jnp.tanh(x @ p["w"]), params, **question), seed=2)
     assert _draws._cache_size() == programs[0] + 1
-    assert shared.attrs["localization"] == own.attrs["localization"] == 7.0
     for name in ("train_obs", "query_obs"):
         a, b = (one["log_likelihood"][name].values for one in (shared, own))
         np.testing.assert_array_equal(a, b)
+
+
+def test_models_that_differ_in_more_than_weights_are_not_alike():
+    def network(p, x):
+        return x @ p["w"]
+
+    def model(**changes):
+        given = {"likelihood": "normal", "localization": 1.0} | changes
+        return localize(network, {"w": jnp.zeros((3, 2)), "b": jnp.zeros(2)}, **given)
+
+    assert Alike(model()) == Alike(model(localization=5.0))
+    others = [
+        model(likelihood="bernoulli"),
+        model(likelihood=lambda outputs: dist.Normal(outputs, 1.0).to_event(1)),
+        model(likelihood=lambda outputs: dist.Normal(outputs, 1.0).to_event(1)),
+        model(inverse_temperature=0.5),
+        model(sites="w"),
+        model(compute_dtype="bfloat16"),
+        model(rows_at_once=4),
+    ]
+    programs = [Alike(one) for one in (model(), *others)]
+    assert len(set(programs)) == len(programs)
 
 
 def test_kernels_are_alike_where_all_of_them_is():
