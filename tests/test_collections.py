@@ -18,6 +18,7 @@ from ppl_bif.plots import (
     plot_lds,
     plot_over_checkpoints,
 )
+from ppl_bif.plots.captions import score_text
 from ppl_bif.plots.choose import best_of
 from ppl_bif.plots.style import get_theme
 from ppl_bif.ranking import discovered
@@ -267,6 +268,19 @@ def test_each_backend_draws_and_saves(run, plot, backend, tmp_path):
     where = tmp_path / ("it.png" if backend == "matplotlib" else "it.html")
     pc.savefig(where)
     assert where.stat().st_size > 1000
+
+
+def test_points_say_what_they_are_in_plotly(scores):
+    pytest.importorskip("plotly")
+    pytest.importorskip("webcolors")
+    points = visual(plot_forest(scores, "q0", 3, backend="plotly"), "point_raises", query="q0")
+    best = best_of(scores, "q0", 3).sel(direction="raises").isel(query=0)
+    first = best.isel(rank=0)
+    said = score_text(float(first["influence"]), float(first["mcse"]))
+    assert points.text[0] == f"{first['train'].item()}: {said}"
+    named = kernel().assign_coords(point=[f"row {i}" for i in range(30)])
+    pc = plot_embedding(named, np.arange(30) % 10, backend="plotly")
+    assert list(pc.get_viz("points_3", "embedding").text) == ["row 3", "row 13", "row 23"]
 
 
 def test_a_collection_of_ones_own_is_drawn_on(scores):

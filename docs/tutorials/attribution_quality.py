@@ -115,7 +115,7 @@ methods = {
     "random": np.random.default_rng(0).normal(size=graddot.shape),
 }
 compared = compare(methods, truth)
-bif.plot_lds(compared, reference="BIF, shrunk (default)", ceiling=ceiling(truth))
+forest = bif.plot_lds(compared, reference="BIF, shrunk (default)", ceiling=ceiling(truth))
 
 # %% [markdown]
 # ## Take the top away

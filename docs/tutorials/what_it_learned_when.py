@@ -167,7 +167,7 @@ for epoch in weights:
     prior = f"{float(one['held']):.0f} ± {float(one['held_mcse']):.0f}"
     print(f"{epoch:5}  {value:11.2f} ± {error:.2f}    {prior:>15}  {6570 / 2:.0f}   {chains}")
 
-bif.plot_over_checkpoints(learning, spacing="log")
+growth = bif.plot_over_checkpoints(learning, spacing="log")
 
 # %% [markdown]
 # A negative value is no learning coefficient: it says that the weights were not at a minimum, and
@@ -196,10 +196,10 @@ print("they are, by digit:", *np.bincount(y[order[:36]], minlength=10))
 
 # %%
 kernels = {epoch: bif.loss_kernel(run) for epoch, run in runs.items()}
-bif.plot_embedding(kernels[1], y, title="Training digits after epoch 1")
+early = bif.plot_embedding(kernels[1], y, title="Training digits after epoch 1")
 
 # %%
-bif.plot_embedding(kernels[30], y, title="After epoch 30")
+late = bif.plot_embedding(kernels[30], y, title="After epoch 30")
 
 # %% [markdown]
 # Each axis says which share of all squared distance it shows, and in brackets the share along an

@@ -8,7 +8,7 @@ import numpy as np
 import xarray as xr
 
 from ppl_bif.plots.captions import shorten
-from ppl_bif.plots.facets import facets, panel_of, spot
+from ppl_bif.plots.facets import facets, hover, panel_of, spot
 from ppl_bif.plots.style import ThemeName, get_theme
 
 if TYPE_CHECKING:
@@ -128,12 +128,13 @@ def _draw(
     """Draw each kind of points in a colour and marker of its own."""
     from arviz_plots import visuals
 
+    names = place["point"].astype(str)
     named = [None] if kinds is None else np.unique(kinds).tolist()
     for at, (kind, (marker, color)) in enumerate(zip(named, looks, strict=False)):
         mine = np.ones(len(place), dtype=bool) if kinds is None else kinds == kind
         x, y = (place[mine].isel(axis=axis, drop=True) for axis in (0, 1))
         look = {"color": color, "marker": marker, "alpha": 0.65, "width": 0.0, **spot(pc, 4.5)}
-        pc.map(visuals.scatter_xy, f"points_{at}", data=y, x=x, **look)
+        pc.map(visuals.scatter_xy, f"points_{at}", data=y, x=x, **look, **hover(pc, names[mine]))
 
 
 def _axis(kernel: xr.Dataset, at: int) -> str:

@@ -20,6 +20,7 @@ __all__ = [
     "Panel",
     "Size",
     "facets",
+    "hover",
     "panel_of",
     "segments",
     "spot",
@@ -164,6 +165,13 @@ def panel_of(plot_collection: Any, **entry: Any) -> Panel:
 def spot(plot_collection: Any, diameter: float) -> dict[str, float]:
     """Return the size of a point so many pixels wide; Bokeh counts these, the others areas."""
     return {"size": diameter if plot_collection.backend == "bokeh" else diameter**2}
+
+
+def hover(plot_collection: Any, text: xr.DataArray) -> dict[str, Any]:
+    """Let points say what they are where one points at them: in Plotly."""
+    if plot_collection.backend != "plotly":
+        return {}
+    return {"text": text, "hovertemplate": "%{text}<extra></extra>"}
 
 
 def spots(name: str, x: xr.DataArray, y: xr.DataArray) -> xr.DataArray:

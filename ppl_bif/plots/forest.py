@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import xarray as xr
 
-from ppl_bif.plots.captions import criterion, quantity
+from ppl_bif.plots.captions import criterion, quantity, score_text
 from ppl_bif.plots.choose import best_of
-from ppl_bif.plots.facets import DASHED, SOLID, facets, panel_of, segments, spot, spots
+from ppl_bif.plots.facets import DASHED, SOLID, facets, hover, panel_of, segments, spot, spots
 from ppl_bif.plots.gallery import Gallery, gallery
 from ppl_bif.plots.style import Theme, ThemeName, get_theme
 
@@ -169,6 +169,7 @@ def _draw(pc: Any, rows: xr.Dataset, theme: Theme) -> None:
     from arviz_plots import visuals
 
     resolved = rows["resolved"]
+    said = xr.apply_ufunc(_said, *(rows[of] for of in ("train", "influence", "mcse")))
     looks = {
         "raises": (resolved & (rows["influence"] > 0), theme.raises),
         "lowers": (resolved & (rows["influence"] < 0), theme.lowers),
@@ -194,6 +195,7 @@ def _draw(pc: Any, rows: xr.Dataset, theme: Theme) -> None:
             edgecolor=color,
             width=1.3,
             **spot(pc, 5.5),
+            **hover(pc, said),
         )
     # Plotly draws no line across a panel that is empty.
     zero = xr.zeros_like(rows["influence"].isel(row=0, drop=True).fillna(0))
@@ -202,3 +204,8 @@ def _draw(pc: Any, rows: xr.Dataset, theme: Theme) -> None:
 
 def _ends(rows: xr.Dataset, errors: int) -> list[xr.DataArray]:
     return [rows["influence"] + errors * way * rows["mcse"] for way in (-1, 1)]
+
+
+@np.vectorize
+def _said(row: Any, value: float, error: float) -> str:
+    return f"{row}: {score_text(value, error)}"
