@@ -22,7 +22,7 @@ import numpy as np
 import torch
 
 import ppl_bif as bif
-from ppl_bif.plots.style import get_theme, legend_beside, new_figure, tidy
+from ppl_bif.plots.style import get_theme, new_figure, tidy
 from ppl_bif.pyro import UnderdampedLangevin, localize
 from ppl_bif_models import digits, digits_torch
 
@@ -177,7 +177,7 @@ for queries, color, style in looks:
     ax.axhline(32 * (queries + 2), color=color, linestyle=style, label=label)
 ax.plot(draws, per_row, "o", color=theme.chains[0], label="this run")
 ax.set(xscale="log", yscale="log", xlabel="draws of each chain", ylabel="values kept of a row")
-legend_beside(figure, theme)
+figure.legend(loc="outside right upper", fontsize=8, frameon=False, labelcolor=theme.muted)
 figure
 
 # %% [markdown]
