@@ -7,7 +7,7 @@ import numpy as np
 import xarray as xr
 
 from ppl_bif.diagnostics import CRITERIA
-from ppl_bif.plots.style import Theme, ThemeName, get_theme, headline, new_figure, tidy
+from ppl_bif.plots.style import Theme, ThemeName, get_theme, new_figure, tidy
 from ppl_bif.schema import group
 
 if TYPE_CHECKING:
@@ -75,7 +75,7 @@ def plot_diagnosis(
     grid = figure.subplots(down, across, squeeze=False).flat
     for ax, (title, draw) in zip(grid, chosen.items(), strict=True):
         draw(ax, check, idata, colors)
-        headline(ax, title, colors)
+        ax.set_title(title, loc="left", size=10, weight="bold", color=colors.ink, pad=8)
     return figure
 
 

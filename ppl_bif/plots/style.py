@@ -14,7 +14,6 @@ __all__ = [
     "Theme",
     "ThemeName",
     "get_theme",
-    "headline",
     "new_figure",
     "tidy",
 ]
@@ -84,12 +83,6 @@ def new_figure(
         "layout": airy() if arrange else None,
     }
     return StandaloneFigure(**given | dict(figure_kwargs or {}))
-
-
-def headline(ax: Any, text: str, theme: Theme) -> None:
-    """Write a title, if there is one, above the left end of a panel."""
-    if text:
-        ax.set_title(text, loc="left", size=10, weight="bold", color=theme.ink, pad=8)
 
 
 def tidy(ax: Any, theme: Theme) -> None:
