@@ -22,6 +22,9 @@ WORKERS ?= 2
 ONE_THREAD := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1
 SHARED_OUT := -n $(WORKERS) --dist loadfile
 
+# Of some 30,000 files that are installed few are ever imported: those are compiled then.
+INSTALL := install --quiet --no-compile
+
 # Half the time of the tests in JAX is compiling. This takes a third of it less, and is known to the
 # jaxlib of constraints.txt; the tests on Python 3.12 are compiled as users compile.
 QUICK_XLA := XLA_FLAGS="--xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1"
@@ -37,8 +40,8 @@ setup: $(VENV)/.stamp  ## make .venv from constraints.txt
 $(VENV)/.stamp: pyproject.toml constraints.txt
 	@test -n "$(PYTHON)" || { echo "no Python >= 3.11 found: make ... PYTHON=/path/to/python" >&2; exit 1; }
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet -c constraints.txt torch
-	$(BIN)/pip install --quiet -c constraints.txt -e '.[all,dev]'
+	$(BIN)/pip $(INSTALL) -c constraints.txt torch
+	$(BIN)/pip $(INSTALL) -c constraints.txt -e '.[all,dev]'
 	touch $@
 
 demo: $(VENV)/.stamp  ## train, sample and explain test digits in both backends
@@ -76,7 +79,7 @@ serve: $(VENV)/.stamp  ## show the site while writing it, without running tutori
 $(VENV312)/.stamp: pyproject.toml constraints-312.txt
 	@test -n "$(PYTHON312)" || { echo "no Python 3.12 found: make $@ PYTHON312=/path/to/python" >&2; exit 1; }
 	$(PYTHON312) -m venv $(VENV312)
-	$(BIN312)/pip install --quiet -c constraints-312.txt -e '.[numpyro,plots,demo,test]'
+	$(BIN312)/pip $(INSTALL) -c constraints-312.txt -e '.[numpyro,plots,demo,test]'
 	touch $@
 
 # What holds kernels and estimators against truth, runs that are killed or spread out, and networks:
@@ -86,7 +89,8 @@ ONCE := test_kernels test_stationary test_nuts test_damped_limit test_coverage t
 	test_faults test_fuzz test_cluster test_costs test_evaluation test_models test_gpt \
 	test_bench_gpu test_bench_search numpyro/test_large numpyro/test_sharded numpyro/test_network \
 	numpyro/test_blackjax numpyro/test_cost test_contract test_sites test_weights test_trajectory \
-	test_site test_wheel test_readme
+	test_site test_wheel test_readme \
+	test_streaming test_reweighting test_jackknifing test_susceptibilities test_similarity test_bench_damped
 
 test-jax312: $(VENV312)/.stamp  ## the JAX part on Python 3.12 and ArviZ 1.x, without torch
 	$(BIN312)/python -c 'import importlib.util as u, sys; sys.exit(u.find_spec("torch") and "torch is installed in $(VENV312)")'
@@ -97,7 +101,7 @@ JAX_CUDA ?= jax[cuda12]
 
 bench-gpu: $(VENV)/.stamp  ## measure the GPU table on the GPU there is
 	$(BIN)/python -c 'import torch, sys; sys.exit(not torch.cuda.is_available() and "PyTorch sees no GPU here")'
-	$(BIN)/pip install --quiet -c constraints.txt '$(JAX_CUDA)' || echo "no JAX with CUDA" >&2
+	$(BIN)/pip $(INSTALL) -c constraints.txt '$(JAX_CUDA)' || echo "no JAX with CUDA" >&2
 	$(BIN)/python -m benchmarks.speed.gpu
 
 release: $(VENV)/.stamp  ## build the source distribution and the wheel into dist

@@ -16,7 +16,7 @@ from ppl_bif.covariance import block_covariance, covariance_with_errors
 from ppl_bif.schema import inverse_temperature, usable_chains
 from ppl_bif.shrinkage import Shrunk
 from ppl_bif.streaming import find_sums, is_streamed
-from ppl_bif.tiles import Estimate
+from ppl_bif.tiles import Estimate, cut
 from ppl_bif.traces import STRETCH, Parts, Traces, refuse_unsampled, traces
 from ppl_bif.weighted import weighted_correlation, weighted_covariance
 
@@ -229,7 +229,9 @@ def influence(
         scores.attrs["mcse_widened"] = copula.wider
         scores["resolved"] = scores["false_sign"] < RESOLVED_FALSE_SIGN
     else:
-        scores["resolved"] = np.abs(scores["influence"]) > RESOLVED_ERRORS * scores["mcse"]
+        scores["resolved"] = xr.apply_ufunc(
+            _beyond, scores["influence"], scores["mcse"], dask="parallelized", output_dtypes=[bool]
+        )
     if kind == "correlation":
         # A perfect correlation has no error either.
         scores["undefined"] = (scores["influence"] == 0) & (scores["mcse"] == 0)
@@ -285,6 +287,15 @@ def _widening(train: np.ndarray, query: np.ndarray) -> float:
         return copula_covariance(train, query, raw, **how._asdict())
 
     return widening(covariance_with_errors, posterior, train, query)
+
+
+def _beyond(value: np.ndarray, mcse: np.ndarray) -> np.ndarray:
+    """Say which scores ``(query, train)`` are known to differ from 0."""
+    found = np.empty(value.shape, bool)
+    # Temporaries for all pairs at once would take longer to get than to fill.
+    for q in cut(len(value), 16):
+        np.greater(np.abs(value[q]), RESOLVED_ERRORS * mcse[q], out=found[q])
+    return found
 
 
 def _evaluate(
