@@ -22,8 +22,9 @@ WORKERS ?= 2
 ONE_THREAD := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1
 SHARED_OUT := -n $(WORKERS) --dist loadfile
 
-# Of some 30,000 files that are installed few are ever imported: those are compiled then.
+# Of some 30,000 files that are installed few are ever imported: those are compiled then, once.
 INSTALL := install --quiet --no-compile
+unexport PYTHONDONTWRITEBYTECODE
 
 # Half the time of the tests in JAX is compiling. This takes a third of it less, and is known to the
 # jaxlib of constraints.txt; the tests on Python 3.12 are compiled as users compile.
