@@ -18,20 +18,18 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from torch import Tensor
-from torch.func import functional_call, grad, vmap
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from benchmarks.lds import tasks
 from benchmarks.lds.networks import each_loss, trained
+from benchmarks.lds.peer_gradients import Rows, gradients, projected
 from ppl_bif.evaluation import lds
 
 RESULTS = Path(__file__).parent / "results" / "damped.jsonl"
 # Top curvature over localization. The default is 70; 0 is the product of gradients.
 RATIOS = (0.0, 0.7, 3.5, 7, 20, 70, 200, 700, 2_000, 7_000)
-# Inputs times predictions in one graph, gradients of rows at once, and vectors multiplied at once.
-GRAPH, ROWS, VECTORS = 2**17, 128, 8
-
-Rows = tuple[Tensor, Tensor]
+# Inputs times predictions in one graph, and vectors multiplied at once.
+GRAPH, VECTORS = 2**17, 8
 
 
 def main() -> None:
@@ -129,23 +127,6 @@ def krylov(
         basis, images = torch.cat([basis, block]), torch.cat([images, image])
         block = image
     return basis, images
-
-
-def gradients(network: torch.nn.Module, rows: Rows) -> Tensor:
-    """Gradients of the rows' losses, ``(row, weight)``."""
-    weights = dict(network.named_parameters())
-
-    def loss(weights: dict[str, Tensor], x: Tensor, y: Tensor) -> Tensor:
-        return each_loss(functional_call(network, weights, x[None]), y[None])[0]
-
-    each = vmap(grad(loss), (None, 0, 0), chunk_size=ROWS)(weights, *rows)
-    return torch.cat([g.detach().flatten(1) for g in each.values()], dim=1)
-
-
-def projected(network: torch.nn.Module, rows: Rows, basis: Tensor) -> Tensor:
-    """Products of the rows' gradients with a basis, ``(row, basis)``."""
-    parts = zip(*(part.split(ROWS) for part in rows), strict=True)
-    return torch.cat([gradients(network, part) @ basis.T for part in parts])
 
 
 def hessian(

@@ -6,6 +6,7 @@ from importlib import import_module
 
 import numpy as np
 import torch
+from torch import Tensor
 from torch.func import functional_call, grad, vmap
 from torch.nn.functional import normalize
 
@@ -15,6 +16,8 @@ from benchmarks.lds.tasks import Task
 
 # Gradients of so many rows are held at once, beside those of all queries.
 AT_ONCE = 256
+
+Rows = tuple[Tensor, Tensor]
 
 
 def products(task: Task, networks: int, device: str) -> Iterator[Result]:
@@ -37,21 +40,31 @@ def _mean(task: Task, networks: int, device: str, *, cosine: bool) -> Result:
 
 def _products(task: Task, seed: int, device: str, *, cosine: bool) -> np.ndarray:
     network = trained(task, seed, device)
+    train, query = (
+        tuple(torch.from_numpy(part).to(device) for part in side)
+        for side in (task.train, task.query)
+    )
+    explained = gradients(network, query)
+    if cosine:
+        explained = normalize(explained)
+    return projected(network, train, explained, cosine=cosine).cpu().numpy()
+
+
+def projected(
+    network: torch.nn.Module, rows: Rows, basis: Tensor, *, cosine: bool = False
+) -> Tensor:
+    """Products of the rows' gradients, or of their directions, with a basis, ``(row, basis)``."""
+    parts = zip(*(part.split(AT_ONCE) for part in rows), strict=True)
+    found = (gradients(network, part) for part in parts)
+    return torch.cat([(normalize(one) if cosine else one) @ basis.T for one in found])
+
+
+def gradients(network: torch.nn.Module, rows: Rows) -> Tensor:
+    """Gradients of the rows' losses, ``(row, weight)``."""
     weights = {name: w.detach() for name, w in network.named_parameters()}
 
-    def loss(w: dict[str, torch.Tensor], x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
-        return each_loss(functional_call(network, w, x[None]), y[None])[0]
+    def loss(weights: dict[str, Tensor], x: Tensor, y: Tensor) -> Tensor:
+        return each_loss(functional_call(network, weights, x[None]), y[None])[0]
 
-    def gradients(x: np.ndarray, y: np.ndarray) -> torch.Tensor:
-        rows = (torch.from_numpy(part).to(device) for part in (x, y))
-        each = vmap(grad(loss), (None, 0, 0), chunk_size=AT_ONCE)(weights, *rows)
-        flat = torch.cat([g.flatten(1) for g in each.values()], dim=1)
-        return normalize(flat) if cosine else flat
-
-    x, y = task.train
-    queries = gradients(*task.query).T
-    parts = [
-        gradients(x[i : i + AT_ONCE], y[i : i + AT_ONCE]) @ queries
-        for i in range(0, len(y), AT_ONCE)
-    ]
-    return torch.cat(parts).cpu().numpy()
+    each = vmap(grad(loss), (None, 0, 0), chunk_size=AT_ONCE)(weights, *rows)
+    return torch.cat([g.flatten(1) for g in each.values()], dim=1)
