@@ -15,6 +15,7 @@ import re
 import sys
 import tempfile
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,8 @@ ROOT = Path(__file__).resolve().parent.parent
 DATA = ROOT / "docs" / "data"
 CACHE = ROOT / ".cache" / "tutorials"
 CELL_SECONDS = 900
+# Tutorials that run at once, each in a process of its own.
+AT_ONCE = 2
 
 # Pictures close with their cell; a Figure that was never pyplot's is drawn as well.
 SETUP = """
@@ -49,8 +52,10 @@ CLI_HELP = re.compile(r"^<!-- ppl-bif (.*?) -->$", re.MULTILINE)
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
     """Add a page, and its pictures, for every tutorial."""
-    for script in sorted((ROOT / "docs" / "tutorials").glob("*.py")):
-        page, pictures = tutorial(script)
+    scripts = sorted((ROOT / "docs" / "tutorials").glob("*.py"))
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        made = list(pool.map(tutorial, scripts))
+    for script, (page, pictures) in zip(scripts, made, strict=True):
         files.append(File.generated(config, f"tutorials/{script.stem}.md", content=page))
         for name, png in pictures.items():
             uri = f"tutorials/{script.stem}_files/{name}"

@@ -46,15 +46,16 @@ MOST_CHAINS = 32
 def product_time(train: np.ndarray, query: np.ndarray, *, pairs: int = 256, seed: int = 0) -> float:
     """Integrated autocorrelation time of centred products, in draws.
 
-    The 90% quantile over random pairs, each with Sokal's automatic window (5 times the time), on
-    the autocorrelation averaged over chains, of which it looks at no more than 32.
+    The 90% quantile over random pairs, or all if they are few, each with Sokal's automatic window
+    (5 times the time), on the autocorrelation averaged over chains, of which it looks at no more
+    than 32.
 
     Parameters
     ----------
     train, query
         ``(chain, draw, row)``.
     pairs
-        Pairs looked at.
+        Most pairs looked at.
     seed
         Of their choice.
 
@@ -66,10 +67,16 @@ def product_time(train: np.ndarray, query: np.ndarray, *, pairs: int = 256, seed
     """
     every = -(-len(train) // MOST_CHAINS)
     train, query = train[::every], query[::every]
-    rng = np.random.default_rng(seed)
-    i = rng.integers(train.shape[2], size=pairs)
-    q = rng.integers(query.shape[2], size=pairs)
+    i, q = _pairs(train.shape[2], query.shape[2], pairs, seed)
     return _time(centred(train[:, :, i]) * centred(query[:, :, q]))
+
+
+def _pairs(train: int, query: int, most: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Choose pairs at random, or all where there are no more."""
+    if train * query <= most:
+        return np.divmod(np.arange(train * query), query)
+    rng = np.random.default_rng(seed)
+    return rng.integers(train, size=most), rng.integers(query, size=most)
 
 
 def _time(series: np.ndarray) -> float:
@@ -96,7 +103,8 @@ def _autocorrelation(series: np.ndarray) -> np.ndarray:
     """Autocorrelation ``(lag, row)`` of centred series, averaged over chains."""
     draws = series.shape[1]
     spectrum = np.fft.rfft(series, 2 * draws, axis=1)
-    covariance = np.fft.irfft(np.abs(spectrum) ** 2, axis=1)[:, :draws].mean(axis=0)
+    power = (spectrum.real**2 + spectrum.imag**2).mean(axis=0)
+    covariance = np.fft.irfft(power, axis=0)[:draws]
     with np.errstate(invalid="ignore", divide="ignore"):
         return covariance / covariance[0]
 

@@ -180,6 +180,10 @@ class Engine(Protocol):
         """Return the top eigenvalue at w* of beta H, the tempered loss's Hessian, without prior."""
         ...
 
+    def rise_at_prior(self, localization: float) -> float:
+        """Return by how much draws of such a prior raise the loss of a target, in nats."""
+        ...
+
     def with_step_size(self, state: Any, step_size: np.ndarray) -> Any:
         """Return the state with steps of these sizes, ``(chain,)``."""
         ...

@@ -408,7 +408,10 @@ def _bind(
     engine = kernel.bind(data, evaluation_batch_size=evaluation_batch_size)
     if kernel.model.localization is not None:
         return kernel, engine, []
-    choice = choose_localization(engine.likelihood_curvature())
+    few = num_rows(data["train"]) < kernel.model.num_weights
+    choice = choose_localization(
+        engine.likelihood_curvature(), engine.rise_at_prior if few else None
+    )
     if store is not None:
         choice = choice._replace(value=as_stored(place(store), choice.name, choice.value))
     kernel = kernel.on(kernel.model.resolve(choice.value))

@@ -26,6 +26,8 @@ __all__ = [
 
 # gamma over the top curvature of the tempered loss: close to what was best on digits.
 CURVATURE_OVER_LOCALIZATION = 70.0
+# Nats of a target by which draws of the prior may raise its loss, and steps to get there.
+MOST_RISE, RAISED_BY, MOST_RAISES = 1.0, 1.25, 100
 FULL_BATCH_ROWS = 20_000
 SHARED_BYTES = 2**30
 PILOT_STEPS, MOST_PILOT_STEPS = 64, 1024
@@ -110,24 +112,47 @@ def burnt_in(
     return state
 
 
-def choose_localization(curvature: float) -> Choice:
-    """Choose gamma from the top eigenvalue of beta H at w*.
+def choose_localization(curvature: float, rise: Callable[[float], float] | None = None) -> Choice:
+    """Choose gamma from the top eigenvalue of beta H at w*, and from what the prior's draws do.
+
+    Where weights outnumber rows, most directions are the prior's alone. One that weak may know no
+    more than an untrained network: it is made stronger until its draws raise the loss by a nat at
+    most.
+
+    Parameters
+    ----------
+    curvature
+        The top eigenvalue.
+    rise
+        Gives the mean rise of the loss of a target at draws of the prior of some gamma, in nats;
+        None where rows outnumber weights.
 
     Raises
     ------
     ValueError
         If the loss does not curve at w*.
     """
+    share = f"1/{CURVATURE_OVER_LOCALIZATION:g}"
     if not (math.isfinite(curvature) and curvature > 0):
         raise ValueError(
-            f"localization='auto' takes 1/{CURVATURE_OVER_LOCALIZATION:g} of the top curvature of "
-            f"the loss at the trained weights, which is {curvature:g}: pass localization=..."
+            f"localization='auto' takes {share} of the top curvature of the loss at the trained "
+            f"weights, which is {curvature:g}: pass localization=..."
         )
-    return Choice(
-        "localization",
-        curvature / CURVATURE_OVER_LOCALIZATION,
-        f"1/{CURVATURE_OVER_LOCALIZATION:g} of the top curvature {curvature:.4g} of the loss at w*",
-    )
+    found, factor = curvature / CURVATURE_OVER_LOCALIZATION, 1.0
+    why = f"{share} of the top curvature {curvature:.4g} of the loss at w*"
+    if rise is None:
+        return Choice("localization", found, why)
+    risen = [rise(found)]
+    # Also where it is NaN.
+    while not risen[-1] <= MOST_RISE and len(risen) < MOST_RAISES:
+        factor *= RAISED_BY
+        risen.append(rise(factor * found))
+    if factor > 1:
+        why += (
+            f", times {factor:.3g}, as draws of that prior would raise the loss by "
+            f"{risen[0]:.2g} nats, of which {MOST_RISE:g} is allowed"
+        )
+    return Choice("localization", factor * found, why)
 
 
 def choose_kernel(weights: int, rows: int) -> tuple[str, dict[str, Any], list[Choice]]:

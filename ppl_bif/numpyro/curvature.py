@@ -13,9 +13,15 @@ from ppl_bif.numpyro.gradients import Data
 from ppl_bif.numpyro.model import LocalizedModel
 from ppl_bif.numpyro.potential import potential
 
-__all__ = ["hessian_product", "lanczos", "likelihood_curvature", "top_curvature"]
+__all__ = ["hessian_product", "lanczos", "likelihood_curvature", "spread_rows", "top_curvature"]
 
 LEAST_ROWS, MAX_ROWS = 4, 1024
+
+
+def spread_rows(model: LocalizedModel, data: Data) -> Array:
+    """Choose up to 1,024 evenly spread rows, fewer where they have very many logits."""
+    most = max(LEAST_ROWS, fewer_rows(MAX_ROWS, model.logits_per_row(data.batch)))
+    return jnp.linspace(0, data.rows - 1, min(data.rows, most)).astype(int)
 
 
 def hessian_product(
@@ -23,11 +29,9 @@ def hessian_product(
 ) -> Callable[[Array], Array]:
     """Return v -> (beta H + gamma I) v at some weights, on flat vectors.
 
-    The Hessian is that of up to 1,024 evenly spread rows, fewer where they have very many logits,
-    rescaled to all.
+    The Hessian is that of :func:`spread_rows`, rescaled to all.
     """
-    most = max(LEAST_ROWS, fewer_rows(MAX_ROWS, model.logits_per_row(data.batch)))
-    chosen = jnp.linspace(0, data.rows - 1, min(data.rows, most)).astype(int)
+    chosen = spread_rows(model, data)
     flat, unravel = ravel_pytree(dict(weights))
 
     def gradient(at: Array) -> Array:

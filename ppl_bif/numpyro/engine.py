@@ -17,6 +17,7 @@ from ppl_bif.numpyro import outside
 from ppl_bif.numpyro.alike import Alike
 from ppl_bif.numpyro.curvature import likelihood_curvature
 from ppl_bif.numpyro.gradients import Data
+from ppl_bif.numpyro.locality import rise_at_prior
 from ppl_bif.numpyro.model import Held
 from ppl_bif.numpyro.packing import pack, unpack
 
@@ -123,6 +124,10 @@ class Engine:
         """Return the top eigenvalue at w* of the tempered loss's Hessian, without the prior."""
         return float(_likelihood_curvature(Alike(self.model), self._held, self.train))
 
+    def rise_at_prior(self, localization: float) -> float:
+        """Return by how much draws of such a prior raise the loss of a target, in nats."""
+        return float(_rise_at_prior(Alike(self.model), self._held, self.train, localization))
+
     def with_step_size(self, state: Any, step_size: np.ndarray) -> Any:
         """Return the state with steps of these sizes, ``(chain,)``."""
         known = state.step_size
@@ -200,6 +205,11 @@ def _curvature(
 @partial(jax.jit, static_argnums=0)
 def _likelihood_curvature(model: Alike, held: Held, train: Data) -> Array:
     return likelihood_curvature(model.of.holding(held), train)
+
+
+@partial(jax.jit, static_argnums=0)
+def _rise_at_prior(model: Alike, held: Held, train: Data, localization: float) -> Array:
+    return rise_at_prior(model.of.holding(held), train, localization)
 
 
 @partial(jax.jit, static_argnums=0)

@@ -257,7 +257,9 @@ def localize(
     localization
         gamma, the precision of the prior $N(w^*, I/\gamma)$; positive. ``"auto"`` leaves it to
         :func:`ppl_bif.sample`, which takes 1/70 of the top eigenvalue of the Hessian of the
-        tempered loss at w*, and records it; everything else that uses the model needs a number.
+        tempered loss at w*, or more where weights outnumber rows and draws of that prior would
+        raise the loss by over a nat, and records it; everything else that uses the model needs a
+        number.
     inverse_temperature
         beta, which multiplies the summed log-likelihood; positive; 1 is the true posterior.
     sites

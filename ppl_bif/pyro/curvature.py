@@ -12,9 +12,15 @@ from ppl_bif.pyro.gradients import Data
 from ppl_bif.pyro.model import LocalizedModel
 from ppl_bif.pyro.potential import potential
 
-__all__ = ["hessian_product", "lanczos", "likelihood_curvature", "top_curvature"]
+__all__ = ["hessian_product", "lanczos", "likelihood_curvature", "spread_rows", "top_curvature"]
 
 LEAST_ROWS, MAX_ROWS = 4, 1024
+
+
+def spread_rows(model: LocalizedModel, data: Data) -> Tensor:
+    """Choose up to 1,024 evenly spread rows, fewer where they have very many logits."""
+    most = max(LEAST_ROWS, fewer_rows(MAX_ROWS, model.logits_per_row(data.batch)))
+    return torch.linspace(0, data.rows - 1, min(data.rows, most), device=model.device).long()
 
 
 def hessian_product(
@@ -22,12 +28,9 @@ def hessian_product(
 ) -> Callable[[Tensor], Tensor]:
     """Return v -> (beta H + gamma I) v at some weights, on flat vectors ``(chain, d)``.
 
-    The Hessian is that of up to 1,024 evenly spread rows, fewer where they have very many logits,
-    rescaled to all.
+    The Hessian is that of :func:`spread_rows`, rescaled to all.
     """
-    device = next(iter(weights.values())).device
-    most = max(LEAST_ROWS, fewer_rows(MAX_ROWS, model.logits_per_row(data.batch)))
-    chosen = torch.linspace(0, data.rows - 1, min(data.rows, most), device=device).long()
+    chosen = spread_rows(model, data)
 
     def energy(at: Mapping[str, Tensor]) -> Tensor:
         return potential(model, at, *data, chosen)[0]

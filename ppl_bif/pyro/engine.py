@@ -15,6 +15,7 @@ from ppl_bif.kernel import CONVOLVED_AT_ONCE, ROWS_AT_ONCE, Draws, fewer_rows
 from ppl_bif.pyro.chainwise import Chainwise
 from ppl_bif.pyro.curvature import likelihood_curvature
 from ppl_bif.pyro.gradients import Data
+from ppl_bif.pyro.locality import rise_at_prior
 from ppl_bif.pyro.packing import pack, unpack
 
 __all__ = ["Engine"]
@@ -120,6 +121,10 @@ class Engine:
     def likelihood_curvature(self) -> float:
         """Return the top eigenvalue at w* of the tempered loss's Hessian, without the prior."""
         return float(likelihood_curvature(self.model, self.train))
+
+    def rise_at_prior(self, localization: float) -> float:
+        """Return by how much draws of such a prior raise the loss of a target, in nats."""
+        return float(rise_at_prior(self.model, self.train, localization))
 
     def with_step_size(self, state: Any, step_size: np.ndarray) -> Any:
         """Return the state with steps of these sizes, ``(chain,)``."""

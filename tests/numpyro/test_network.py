@@ -23,7 +23,8 @@ def data():
 
 
 def sample(model, data, **options):
-    return bif.sample(SGLD(model, batch_size=8), train=data, query=data, draws=4, **options)
+    kernel = SGLD(model, batch_size=8, steps_per_draw=2)
+    return bif.sample(kernel, train=data, query=data, draws=4, **options)
 
 
 def same_twice(run):

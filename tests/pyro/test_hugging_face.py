@@ -85,8 +85,9 @@ def test_padding_is_neither_seen_nor_scored():
         "attention_mask": np.pad(np.ones((3, 7), int), ((0, 0), (0, 2))),
     }
     network = built("llama")
-    plain = sampled(network, whole, {**query, "attention_mask": np.ones((3, 7), int)})
-    found = sampled(network, whole, padded)
+    in_turn = {"chain_method": "sequential"}
+    plain = sampled(network, whole, {**query, "attention_mask": np.ones((3, 7), int)}, **in_turn)
+    found = sampled(network, whole, padded, **in_turn)
     values = found["log_likelihood"]["query_obs"].values
     np.testing.assert_allclose(
         values[..., :7], plain["log_likelihood"]["query_obs"].values, atol=1e-4
@@ -117,7 +118,7 @@ def test_only_the_weights_of_adapters_move():
 
     model = localize(Adapted(built("qwen2")), likelihood="tokens", sites="lora_*", localization=1e3)
     assert model.num_weights == 2 * (16 + 40)
-    kernel = SGLD(model, step_size=1e-5, batch_size=4)
+    kernel = SGLD(model, step_size=1e-5, batch_size=4, steps_per_draw=2)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         run = bif.sample(
@@ -159,7 +160,7 @@ def test_rows_are_scored_so_many_at_a_time_as_their_logits_allow(monkeypatch):
     from ppl_bif import kernel
 
     train, query = batch(IDS[:6]), batch(QUERY)
-    plain = sampled(built("llama"), train, query)
+    plain = sampled(built("llama"), train, query, chain_method="sequential")
     # Two rows of 7 tokens and 40 logits.
     monkeypatch.setattr(kernel, "LOGITS_AT_ONCE", 2 * 7 * 40)
     model = localize(built("llama"), likelihood="tokens", localization=1e4)
@@ -170,7 +171,7 @@ def test_rows_are_scored_so_many_at_a_time_as_their_logits_allow(monkeypatch):
         .rows_at_once
         == 2
     )
-    found = sampled(built("llama"), train, query)
+    found = sampled(built("llama"), train, query, chain_method="sequential")
     for name in ("train_obs", "query_obs"):
         values = (run["log_likelihood"][name].values for run in (found, plain))
         np.testing.assert_allclose(*values, atol=2e-5)

@@ -38,7 +38,7 @@ def test_network_is_untouched_and_adds_no_variance(data, chain_method):
     network = noisy_network()
     before, training = copy.deepcopy(network.state_dict()), network.training
     model = localize(network, likelihood="categorical")
-    kernel = SGLD(model, batch_size=8)
+    kernel = SGLD(model, batch_size=8, steps_per_draw=2)
     run = bif.sample(kernel, train=data, query=data, draws=4, warmup=20, chain_method=chain_method)
     assert network.training == training
     assert all(w.requires_grad for w in network.parameters())
@@ -125,7 +125,7 @@ def test_network_that_cannot_be_mapped_runs_in_sequence(data):
             out = self.layer(x)
             return out if out.sum() > 0 else 2 * out
 
-    kernel = SGLD(localize(Branching(), likelihood="categorical"), batch_size=8)
+    kernel = SGLD(localize(Branching(), likelihood="categorical"), batch_size=8, steps_per_draw=2)
     with pytest.raises(RuntimeError) as failed:
         bif.sample(kernel, train=data, query=data, draws=2, chain_method="vectorized")
     assert any('chain_method="sequential"' in note for note in failed.value.__notes__)
@@ -144,7 +144,7 @@ def test_likelihoods_of_ones_own(data, likelihood):
     network = nn.Sequential(nn.Linear(4, 1), nn.Flatten(0))
     x, y = data[0], data[0][:, 0]
     run = bif.sample(
-        SGLD(localize(network, likelihood=likelihood), batch_size=8),
+        SGLD(localize(network, likelihood=likelihood), batch_size=8, steps_per_draw=2),
         train=(x, y), query=(x, y), draws=3, warmup=0, save_weights=True,
     )  # fmt: skip
     weights = run["posterior"]["0.weight"].values[..., 0, :]
@@ -185,7 +185,8 @@ def test_networks_that_view_what_convolutions_give(data):
             return self.last(self.first(x).view(len(x), -1))
 
     x = np.random.default_rng(1).normal(size=(24, 1, 6, 6)).astype(np.float32)
-    kernel = SGLD(localize(Viewing(), likelihood="categorical"), batch_size=8, step_size=1e-3)
+    settings = {"batch_size": 8, "step_size": 1e-3, "steps_per_draw": 2}
+    kernel = SGLD(localize(Viewing(), likelihood="categorical"), **settings)
     for chains in (1, 2):
         bif.sample(kernel, train=(x, data[1]), query=(x, data[1]), draws=4, warmup=0, chains=chains)
 
@@ -203,7 +204,8 @@ def test_branches_on_weights_are_followed_where_a_trace_would_get_them_wrong(dat
 
     x = np.random.default_rng(0).normal(size=(24, 1, 6, 6)).astype(np.float32)
     network = Branching()
-    kernel = SGLD(localize(network, likelihood="categorical"), batch_size=8, step_size=1e-3)
+    settings = {"batch_size": 8, "step_size": 1e-3, "steps_per_draw": 8}
+    kernel = SGLD(localize(network, likelihood="categorical"), **settings)
     settings = {"train": (x, data[1]), "query": (x, data[1]), "draws": 4, "save_weights": True}
     run = bif.sample(kernel, **settings, warmup=0)
     weights = {n: torch.from_numpy(run["posterior"][n].values) for n in run["posterior"].data_vars}
