@@ -79,7 +79,8 @@ for line in default.attrs["tuning"]:
 # %% [markdown]
 # - **Localization** $\gamma$ is the precision of the prior around the trained weights $w^*$. It is a
 #   part of the question: another $\gamma$ has another answer, as another damping of an influence
-#   function has. The default is a rule of thumb: one seventieth of the top curvature of the loss.
+#   function has. The default is a rule of thumb: one seventieth of the top curvature of the loss,
+#   or more where draws of that prior would raise the loss by over a nat.
 # - **Step size, steps per draw and warm-up** are parts of the solution. They should not change the
 #   answer, only its cost, and they are measured in warm-up.
 #

@@ -286,7 +286,7 @@ for name, (first, _) in found.items():
 gamma = idata.attrs["localization"]
 checked = best.sel(query=query).isel(rank=slice(4)).stack(row=("direction", "rank"))
 names = checked["train"].values
-curvature = 70 * gamma  # the top one at w*, as the default localization says
+curvature = 70 * gamma  # no less than the top one at w*, as the default localization is chosen
 x, y = (jax.numpy.asarray(a) for a in data.train)
 start, unravel = jax.flatten_util.ravel_pytree(params)
 
