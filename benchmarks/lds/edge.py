@@ -28,7 +28,7 @@ SUBSETS, SEEDS, DRAWS = 64, 2, 1000
 # What makes BIF as good as EK-FAC on the Fashion-MNIST CNN.
 FEW = 100
 REMOVED = (0.01, 0.05, 0.1, 0.5)
-WIDTHS = (16, 64, 256, 1024)
+WIDTHS = [16, 64, 256, 1024]
 QUERIES = (1, 10, 100, 1000)
 
 
@@ -37,37 +37,40 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("what", choices=MEASURED)
     parser.add_argument("--workers", type=int, default=1, help="processes that retrain")
+    parser.add_argument("--widths", type=int, nargs="+", default=WIDTHS)
+    parser.add_argument("--draws", type=int, default=DRAWS, help="a chain; queries takes few")
+    parser.add_argument("--model", type=json.loads, default={}, help="of localize, JSON")
     options = parser.parse_args()
     os.environ["OMP_NUM_THREADS"] = "1"
     torch.set_num_threads(1)
-    for line in MEASURED[options.what](options.workers):
+    for line in MEASURED[options.what](options):
         print(line, flush=True)
         with RESULTS.open("a") as file:
-            file.write(json.dumps({"what": options.what, **line}) + "\n")
+            file.write(json.dumps({"what": options.what, **line, **options.model}) + "\n")
 
 
-def removed(workers: int) -> Iterator[dict[str, Any]]:
+def removed(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
     """Give LDS by the share of rows that retraining leaves out."""
     task = tasks.load("digits_mlp")
-    scores = scored(task)
+    scores = scored(task, options)
     for share in REMOVED:
-        truth = retrained(task, 1 - share, workers)
+        truth = retrained(task, 1 - share, options.workers)
         for line in judged(scores, truth):
             yield {"removed": share, **line}
 
 
-def width(workers: int) -> Iterator[dict[str, Any]]:
+def width(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
     """Give LDS by the width of the first hidden layer; the second has half of it."""
-    for count in WIDTHS:
+    for count in options.widths:
         name = f"digits_mlp_{count}"
         networks.NETWORKS[name] = partial(networks.mlp, count)
         task = tasks.Task(name, tasks.digits(), (), np.empty(0), np.empty(0))
-        truth = retrained(task, 0.5, workers)
-        for line in judged(scored(task), truth):
-            yield {"width": count, **line}
+        truth = retrained(task, 0.5, options.workers)
+        for line in judged(scored(task, options), truth):
+            yield {"width": count, "draws": options.draws, **line}
 
 
-def queries(workers: int) -> Iterator[dict[str, Any]]:
+def queries(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
     """Give CPU-seconds, whatever has to be fitted or sampled first among them, by queries."""
     task = tasks.load("fashion_cnn")
     for count in QUERIES:
@@ -75,7 +78,7 @@ def queries(workers: int) -> Iterator[dict[str, Any]]:
         x, y = task.rows.query_x[asked], task.rows.query_y[asked]
         some = task._replace(rows=task.rows._replace(query_x=x, query_y=y))
         started = time.process_time()
-        of_bif(some, FEW)
+        of_bif(some, FEW, options.model)
         yield {"queries": count, "method": f"BIF, 4 x {FEW}", "cpu_seconds": since(started)}
         started = time.process_time()
         next(peer_ekfac.scores(some, 1, "cpu"))
@@ -85,19 +88,19 @@ def queries(workers: int) -> Iterator[dict[str, Any]]:
 MEASURED = {"removed": removed, "width": width, "queries": queries}
 
 
-def scored(task: tasks.Task) -> dict[str, Any]:
+def scored(task: tasks.Task, options: argparse.Namespace) -> dict[str, Any]:
     """Score a task by each method, ``(query, train)``; EK-FAC by its whole grid of dampings."""
-    found = {"BIF": of_bif(task, DRAWS)}
+    found = {"BIF": of_bif(task, options.draws, options.model)}
     for result in peer_ekfac.scores(task, 1, "cpu"):
         found[f"EK-FAC {result.settings['damping']}"] = result.score.T
     found["GradDot"] = next(peer_gradients.products(task, 1, "cpu")).score.T
     return found
 
 
-def of_bif(task: tasks.Task, draws: int) -> np.ndarray:
-    """Score by the library's defaults, in Pyro."""
+def of_bif(task: tasks.Task, draws: int, settings: dict[str, Any]) -> np.ndarray:
+    """Score by the library's defaults, but for settings of the model, in Pyro."""
     run = bif.sample(
-        localized(task, "pyro", {}),
+        localized(task, "pyro", settings),
         train=task.train,
         query=task.query,
         chains=4,
