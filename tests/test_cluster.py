@@ -93,10 +93,13 @@ def test_any_number_of_workers_gives_the_run_of_none(backend, compiled, tmp_path
         cluster, "_shards", lambda *given: counted.append(cut(*given)) or counted[-1]
     )
     # What JAX compiles, each worker compiles.
-    with workers(3 if backend.name == "pyro" else 2, compiled) as client:
-        assert_same(run(backend, client=client, store=tmp_path / "a.zarr"), alone)
-    assert bif.open_store(tmp_path / "a.zarr").attrs["completed"]
-    assert len(counted[0]) == 3
+    counts = (1, 3) if backend.name == "pyro" else (2,)
+    for count in counts:
+        store = tmp_path / f"{count}.zarr"
+        with workers(count, compiled) as client:
+            assert_same(run(backend, client=client, store=store), alone)
+        assert bif.open_store(store).attrs["completed"]
+    assert [len(each) for each in counted] == [3] * len(counts)
 
 
 def test_a_run_goes_on_with_workers_or_without(one, local, tmp_path):

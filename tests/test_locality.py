@@ -42,7 +42,9 @@ def test_rise_is_that_of_tokens_that_count(backend):
 
 
 def test_a_prior_that_forgets_the_network_is_made_stronger():
-    rise = lambda gamma: 40 / gamma  # noqa: E731
+    def rise(gamma):
+        return 40 / gamma
+
     kept = choose_localization(7000.0, rise)
     assert kept.value == 100.0
     assert "times" not in kept.reason
@@ -54,7 +56,7 @@ def test_a_prior_that_forgets_the_network_is_made_stronger():
 
 @pytest.mark.filterwarnings("ignore:these draws will not be scored")
 def test_a_run_says_that_it_was(backend):
-    """Sixteen rows say little of 445 weights."""
+    """Sixteen rows say little of 453 weights."""
     rng = np.random.default_rng(0)
     x, y = np.float32(rng.normal(size=(16, 8))), rng.integers(5, size=16)
     model = backend.mlp(random_layers([8, 32, 5]), localization="auto")

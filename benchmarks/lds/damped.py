@@ -22,7 +22,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from benchmarks.lds import tasks
 from benchmarks.lds.networks import each_loss, trained
-from benchmarks.lds.peer_gradients import Rows, gradients, projected
+from benchmarks.lds.peer_gradients import Rows, gradients, placed, projected
 from ppl_bif.evaluation import lds
 
 RESULTS = Path(__file__).parent / "results" / "damped.jsonl"
@@ -65,10 +65,7 @@ def judged(
     """Give LDS by localization, and how far the solution is from one of a smaller space."""
     started = time.perf_counter()
     network = trained(task, 0, device)
-    train, query = (
-        tuple(torch.from_numpy(part).to(device) for part in side)
-        for side in (task.train, task.query)
-    )
+    train, query = placed(task, device)
     explained = gradients(network, query)
     basis, images = krylov(hessian(network, train, rows), explained, products)
     image = basis @ images.T

@@ -28,7 +28,7 @@ SUBSETS, SEEDS, DRAWS = 64, 2, 1000
 # What makes BIF as good as EK-FAC on the Fashion-MNIST CNN.
 FEW = 100
 REMOVED = (0.01, 0.05, 0.1, 0.5)
-WIDTHS = [16, 64, 256, 1024]
+WIDTHS = (16, 64, 256, 1024)
 QUERIES = (1, 10, 100, 1000)
 
 

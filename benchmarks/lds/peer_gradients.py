@@ -40,14 +40,19 @@ def _mean(task: Task, networks: int, device: str, *, cosine: bool) -> Result:
 
 def _products(task: Task, seed: int, device: str, *, cosine: bool) -> np.ndarray:
     network = trained(task, seed, device)
-    train, query = (
-        tuple(torch.from_numpy(part).to(device) for part in side)
-        for side in (task.train, task.query)
-    )
+    train, query = placed(task, device)
     explained = gradients(network, query)
     if cosine:
         explained = normalize(explained)
     return projected(network, train, explained, cosine=cosine).cpu().numpy()
+
+
+def placed(task: Task, device: str) -> tuple[Rows, Rows]:
+    """Put the rows of a task, and its queries, on a device."""
+    (x, y), (query_x, query_y) = (
+        [torch.from_numpy(part).to(device) for part in side] for side in (task.train, task.query)
+    )
+    return (x, y), (query_x, query_y)
 
 
 def projected(

@@ -85,9 +85,8 @@ def test_padding_is_neither_seen_nor_scored():
         "attention_mask": np.pad(np.ones((3, 7), int), ((0, 0), (0, 2))),
     }
     network = built("llama")
-    in_turn = {"chain_method": "sequential"}
-    plain = sampled(network, whole, {**query, "attention_mask": np.ones((3, 7), int)}, **in_turn)
-    found = sampled(network, whole, padded, **in_turn)
+    plain = sampled(network, whole, {**query, "attention_mask": np.ones((3, 7), int)})
+    found = sampled(network, whole, padded)
     values = found["log_likelihood"]["query_obs"].values
     np.testing.assert_allclose(
         values[..., :7], plain["log_likelihood"]["query_obs"].values, atol=1e-4
