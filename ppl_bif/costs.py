@@ -209,9 +209,8 @@ def _trial(kernel: Kernel, data: Mapping[str, Batch], chains: list[int], at_once
     assert steps is not None
     engine = kernel.bind(data, evaluation_batch_size=at_once)
     # As `sample` does, which scores all rows at w* first.
-    first = engine.start([0], 0)
     for name in data:
-        engine.log_likelihood(first, name)
+        engine.at_mode(name)
     state, found = engine.start(chains, 0), Draws({}, {}, {})
     ready = time.perf_counter() - began
 

@@ -16,6 +16,7 @@ __all__ = [
     "JITTER",
     "MANY_ROWS",
     "MEASURE_EVERY",
+    "PRIOR_DRAWS",
     "ROWS_AT_ONCE",
     "ROWS_OF_A_GRADIENT",
     "STEP_OVER_CURVATURE",
@@ -30,6 +31,7 @@ __all__ = [
     "choose_gradient",
     "fewer_rows",
     "known_precision",
+    "rows_looked_at",
     "spacing",
     "spare_draws",
 ]
@@ -58,6 +60,10 @@ ROWS_AT_ONCE, CONVOLVED_AT_ONCE = 1024, 256
 ROWS_OF_A_GRADIENT = 2048
 # Of rows of tokens, as many as have so many logits: 128 MB in single precision.
 LOGITS_AT_ONCE = 2**25
+# Rows that tell curvatures, and how local the prior is, and the fewest where they have many logits.
+MOST_LOOKED_AT, LEAST_LOOKED_AT = 1024, 4
+# Draws of the prior that tell how local it is.
+PRIOR_DRAWS = 16
 
 
 class Model(Protocol):
@@ -184,6 +190,10 @@ class Engine(Protocol):
         """Return by how much draws of such a prior raise the loss of a target, in nats."""
         ...
 
+    def at_mode(self, name: str) -> np.ndarray:
+        """Return the pointwise log-likelihoods of a group at w*, ``(row[, token])``."""
+        ...
+
     def with_step_size(self, state: Any, step_size: np.ndarray) -> Any:
         """Return the state with steps of these sizes, ``(chain,)``."""
         ...
@@ -278,6 +288,24 @@ def fewer_rows(usual: int, logits: int) -> int:
     while usual > 1 and usual * logits > LOGITS_AT_ONCE:
         usual //= 2
     return usual
+
+
+def rows_looked_at(rows: int, logits: int) -> int:
+    """Return how many of so many training rows tell curvatures, and how local the prior is.
+
+    Parameters
+    ----------
+    rows
+        Of the training data.
+    logits
+        Of one row; 0 where outputs are few.
+
+    Examples
+    --------
+    >>> rows_looked_at(60_000, 0), rows_looked_at(300, 0), rows_looked_at(60_000, 512 * 49_152)
+    (1024, 300, 4)
+    """
+    return min(rows, max(LEAST_LOOKED_AT, fewer_rows(MOST_LOOKED_AT, logits)))
 
 
 def check_batch_size(batch_size: int, rows: int) -> None:

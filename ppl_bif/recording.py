@@ -141,8 +141,7 @@ def _total(values: np.ndarray) -> np.ndarray:
 
 def score_mode(engine: Engine, ids: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     """Score all rows at w*, where every chain starts, and insist on finite values."""
-    start = engine.start([0], seed=0)
-    values = {name: engine.log_likelihood(start, name)[0] for name in ids}
+    values = {name: engine.at_mode(name) for name in ids}
     for name, value in values.items():
         bad = ~np.isfinite(value.reshape(len(value), -1)).all(axis=1)
         if bad.any():

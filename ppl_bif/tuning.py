@@ -130,7 +130,7 @@ def choose_localization(curvature: float, rise: Callable[[float], float] | None 
     Raises
     ------
     ValueError
-        If the loss does not curve at w*.
+        If the loss does not curve at w*, or no prior keeps it.
     """
     share = f"1/{CURVATURE_OVER_LOCALIZATION:g}"
     if not (math.isfinite(curvature) and curvature > 0):
@@ -147,6 +147,12 @@ def choose_localization(curvature: float, rise: Callable[[float], float] | None 
     while not risen[-1] <= MOST_RISE and len(risen) < MOST_RAISES:
         factor *= RAISED_BY
         risen.append(rise(factor * found))
+    if not risen[-1] <= MOST_RISE:
+        raise ValueError(
+            f"localization='auto' makes the prior stronger until its draws raise the loss by "
+            f"{MOST_RISE:g} nats at most; they raise it by {risen[-1]:.3g} at {factor * found:.3g} "
+            "still: check the likelihood near the trained weights, or pass localization=..."
+        )
     if factor > 1:
         why += (
             f", times {factor:.3g}, as draws of that prior would raise the loss by "

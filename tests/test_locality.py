@@ -52,6 +52,8 @@ def test_a_prior_that_forgets_the_network_is_made_stronger():
     assert 40 <= raised.value < 50
     assert "raise the loss by 4 nats, of which 1 is allowed" in raised.reason
     assert choose_localization(7000.0, lambda gamma: np.nan if gamma < 150 else 0.0).value > 150
+    with pytest.raises(ValueError, match=r"they raise it by nan at .* still: .*pass localization"):
+        choose_localization(7000.0, lambda gamma: np.nan)
 
 
 @pytest.mark.filterwarnings("ignore:these draws will not be scored")

@@ -8,20 +8,18 @@ import jax.numpy as jnp
 from jax import Array
 from jax.flatten_util import ravel_pytree
 
-from ppl_bif.kernel import fewer_rows
+from ppl_bif.kernel import rows_looked_at
 from ppl_bif.numpyro.gradients import Data
 from ppl_bif.numpyro.model import LocalizedModel
 from ppl_bif.numpyro.potential import potential
 
 __all__ = ["hessian_product", "lanczos", "likelihood_curvature", "spread_rows", "top_curvature"]
 
-LEAST_ROWS, MAX_ROWS = 4, 1024
-
 
 def spread_rows(model: LocalizedModel, data: Data) -> Array:
     """Choose up to 1,024 evenly spread rows, fewer where they have very many logits."""
-    most = max(LEAST_ROWS, fewer_rows(MAX_ROWS, model.logits_per_row(data.batch)))
-    return jnp.linspace(0, data.rows - 1, min(data.rows, most)).astype(int)
+    count = rows_looked_at(data.rows, model.logits_per_row(data.batch))
+    return jnp.linspace(0, data.rows - 1, count).astype(int)
 
 
 def hessian_product(

@@ -128,6 +128,11 @@ class Engine:
         """Return by how much draws of such a prior raise the loss of a target, in nats."""
         return float(_rise_at_prior(Alike(self.model), self._held, self.train, localization))
 
+    def at_mode(self, name: str) -> np.ndarray:
+        """Return the pointwise log-likelihoods of a group at w*, ``(row[, token])``."""
+        alone = {site: w[None] for site, w in self.model.mode.items()}
+        return np.asarray(self._scored(alone, name)[0])
+
     def with_step_size(self, state: Any, step_size: np.ndarray) -> Any:
         """Return the state with steps of these sizes, ``(chain,)``."""
         known = state.step_size
@@ -147,10 +152,12 @@ class Engine:
         return np.asarray(self._likelihood(state, name))
 
     def _likelihood(self, state: Any, name: str) -> Array:
-        kernel, held, rows = self.kernel, self._held, self.data[name]
-        if self._convolves and (name != "train" or kernel.train_log_likelihood(state) is None):
-            return outside.score(Alike(self.model), held, state.z, rows, self.rows_at_once)
-        return _likelihood(self._program, held, state, name, rows, self.rows_at_once)
+        known = self.kernel.train_log_likelihood(state) if name == "train" else None
+        return self._scored(state.z, name) if known is None else known
+
+    def _scored(self, weights: Mapping[str, Array], name: str) -> Array:
+        score = outside.score if self._convolves else _score
+        return score(Alike(self.model), self._held, weights, self.data[name], self.rows_at_once)
 
     def without_weights(self, state: Any) -> Any:
         """Return what ``start`` takes of a state, so that its weights can be let go."""
@@ -221,13 +228,6 @@ def _stats(kernel: Alike, held: Held, state: Any) -> dict[str, Array]:
     return {**found, "distance": jnp.sqrt(jnp.stack(squares).sum(0))}
 
 
-@partial(jax.jit, static_argnames=("kernel", "name", "size"))
-def _likelihood(kernel: Alike, held: Held, state: Any, name: str, batch: Batch, size: int) -> Array:
-    known = kernel.of.train_log_likelihood(state) if name == "train" else None
-    model = kernel.of.model.holding(held)
-    return _score(model, state.z, batch, size) if known is None else known
-
-
 @partial(
     jax.jit,
     static_argnames=("kernel", "most", "names", "rows_at_once"),
@@ -255,11 +255,15 @@ def _draws(
 
     def observe(own: Any) -> Draws:
         state = whole(own)
-        likelihood = {
-            name: _likelihood(kernel, held, state, name, rows, rows_at_once)
+        known = kernel.of.train_log_likelihood(state)
+        ready = {} if known is None else {"train": known}
+        model = Alike(kernel.of.model)
+        scored = {
+            name: _score(model, held, state.z, rows, rows_at_once)
             for name, rows in data.items()
+            if name not in ready
         }
-        return Draws(likelihood, _stats(kernel, held, state), {n: state.z[n] for n in names})
+        return Draws(ready | scored, _stats(kernel, held, state), {n: state.z[n] for n in names})
 
     def draw(i: Array, found: tuple[Any, Draws]) -> tuple[Any, Draws]:
         own, kept = found
@@ -274,9 +278,13 @@ def _draws(
     return jax.lax.fori_loop(0, count, draw, (own, empty))
 
 
-def _score(model: Any, weights: Mapping[str, Array], batch: Batch, size: int) -> Array:
+@partial(jax.jit, static_argnames=("model", "size"))
+def _score(
+    model: Alike, held: Held, weights: Mapping[str, Array], batch: Batch, size: int
+) -> Array:
     """Log-likelihoods of all rows, so many at a time, ``(chain, row[, token])``."""
-    score = partial(jax.vmap(model.log_likelihood, in_axes=(0, None)), model.cast(weights))
+    local = model.of.holding(held)
+    score = partial(jax.vmap(local.log_likelihood, in_axes=(0, None)), local.cast(weights))
     rows = num_rows(batch)
     if rows <= size:
         return score(batch)

@@ -221,7 +221,9 @@ class Langevin(MCMCKernel):
 
     def share(self, data: Data) -> Shared:
         """Return what chains share before the preconditioner is fitted."""
-        return Shared(self.gradient.prepare(self.model, data), Root())
+        known = self.preconditioner
+        root = Root() if known is None else known.identity(self.model)
+        return Shared(self.gradient.prepare(self.model, data), root)
 
     def start(self, keys: Array, weights: Weights | None, shared: Shared, data: Data) -> State:
         """Return chains at rest at weights ``(chain, ...)``, by default the trained ones.

@@ -9,11 +9,8 @@ import numpy as np
 from jax import Array
 
 from ppl_bif.numpyro.preconditioners import Root
-from ppl_bif.numpyro.sharded import everywhere
 
 __all__ = ["pack", "unpack"]
-
-ROOT = ".shared.root"
 
 
 def pack(state: Any, *, shared: bool) -> dict[str, np.ndarray]:
@@ -27,8 +24,6 @@ def pack(state: Any, *, shared: bool) -> dict[str, np.ndarray]:
 
 def unpack(arrays: Mapping[str, np.ndarray], like: Any) -> Any:
     """Return the state that was packed; ``like`` gives its structure, and what was left out."""
-    if any(name.startswith(ROOT) for name in arrays):
-        like = like._replace(shared=like.shared._replace(root=_root(arrays, like)))
 
     def leaf(path: Any, value: Array) -> Array:
         name = jax.tree_util.keystr(path)
@@ -37,27 +32,6 @@ def unpack(arrays: Mapping[str, np.ndarray], like: Any) -> Any:
         return _like(arrays[name], value, name)
 
     return jax.tree_util.tree_map_with_path(leaf, like)
-
-
-def _root(arrays: Mapping[str, np.ndarray], like: Any) -> Root:
-    """Return a root of the right structure, whose sites are those of the weights."""
-    place = everywhere(next(iter(like.z.values())).sharding)
-
-    def by_site(field: str) -> dict[str, Array] | None:
-        names = {site: f"{ROOT}.{field}[{site!r}]" for site in like.z}
-        found = {
-            site: jax.device_put(arrays[name], place)
-            for site, name in names.items()
-            if name in arrays
-        }
-        return found or None
-
-    change = arrays.get(f"{ROOT}.change")
-    return Root(
-        by_site("diagonal"),
-        by_site("directions"),
-        None if change is None else jax.device_put(change, place),
-    )
 
 
 def _is_key(leaf: Array) -> bool:

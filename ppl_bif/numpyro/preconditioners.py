@@ -49,6 +49,13 @@ class Preconditioner(Protocol):
         """What it is called in the record."""
         ...
 
+    def identity(self, model: LocalizedModel) -> Root:
+        """Return the S of before the fit: 1, in the form of what ``fit`` gives.
+
+        Programs depend on the form: one for all S needs to be compiled once.
+        """
+        ...
+
     def fit(self, model: LocalizedModel, weights: Weights, data: Data, key: Array) -> Root:
         """Adapt to weights ``(chain, ...)`` by site."""
         ...
@@ -100,12 +107,20 @@ class LowRank(NamedTuple):
         """What it is called in the record."""
         return f"low_rank({self.rank})"
 
+    def identity(self, model: LocalizedModel) -> Root:
+        """Return directions that change nothing."""
+        rank = self._rank(model)
+        if rank == 0:
+            return Root()
+        still = {name: jnp.zeros((rank, *w.shape), w.dtype) for name, w in model.mode.items()}
+        return Root(None, still, jnp.zeros(rank, model.dtype))
+
     def fit(self, model: LocalizedModel, weights: Weights, data: Data, key: Array) -> Root:
         """Find the stiffest directions."""
         _, unravel = ravel_pytree(model.mode)
         mean = jax.vmap(lambda w, v: hessian_product(model, data, w)(v), in_axes=(0, None))
         size, dtype = model.num_weights, next(iter(weights.values())).dtype
-        rank = min(whole("rank", self.rank), size - 1)
+        rank = self._rank(model)
         if rank == 0:
             return Root()
         values, vectors = lanczos(
@@ -114,6 +129,9 @@ class LowRank(NamedTuple):
         floor = jnp.maximum(values[-1], model.precision)
         change = jnp.minimum(jnp.sqrt(floor / jnp.maximum(values[:-1], floor)), 1.0) - 1
         return Root(None, jax.vmap(unravel)(vectors[:-1]), change)
+
+    def _rank(self, model: LocalizedModel) -> int:
+        return min(whole("rank", self.rank), model.num_weights - 1)
 
 
 class RMSprop(NamedTuple):
@@ -141,6 +159,10 @@ class RMSprop(NamedTuple):
     def name(self) -> str:
         """What it is called in the record."""
         return f"rmsprop(decay={self.decay:g}, floor={self.floor:g})"
+
+    def identity(self, model: LocalizedModel) -> Root:
+        """Return a diagonal of ones."""
+        return Root({name: jnp.ones_like(w) for name, w in model.mode.items()})
 
     def fit(self, model: LocalizedModel, weights: Weights, data: Data, key: Array) -> Root:
         """Average squared gradients over minibatches and chains."""

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from ppl_bif.kernel import fewer_rows
+from ppl_bif.kernel import rows_looked_at
 from ppl_bif.pyro.chainwise import flatten, over_chains, unflatten
 from ppl_bif.pyro.gradients import Data
 from ppl_bif.pyro.model import LocalizedModel
@@ -14,13 +14,11 @@ from ppl_bif.pyro.potential import potential
 
 __all__ = ["hessian_product", "lanczos", "likelihood_curvature", "spread_rows", "top_curvature"]
 
-LEAST_ROWS, MAX_ROWS = 4, 1024
-
 
 def spread_rows(model: LocalizedModel, data: Data) -> Tensor:
     """Choose up to 1,024 evenly spread rows, fewer where they have very many logits."""
-    most = max(LEAST_ROWS, fewer_rows(MAX_ROWS, model.logits_per_row(data.batch)))
-    return torch.linspace(0, data.rows - 1, min(data.rows, most), device=model.device).long()
+    count = rows_looked_at(data.rows, model.logits_per_row(data.batch))
+    return torch.linspace(0, data.rows - 1, count, device=model.device).long()
 
 
 def hessian_product(

@@ -126,6 +126,12 @@ class Engine:
         """Return by how much draws of such a prior raise the loss of a target, in nats."""
         return float(rise_at_prior(self.model, self.train, localization))
 
+    @torch.no_grad()
+    def at_mode(self, name: str) -> np.ndarray:
+        """Return the pointwise log-likelihoods of a group at w*, ``(row[, token])``."""
+        alone = {site: w[None] for site, w in self.model.mode.items()}
+        return self._scored(alone, name)[0].cpu().numpy()
+
     def with_step_size(self, state: Any, step_size: np.ndarray) -> Any:
         """Return the state with steps of these sizes, ``(chain,)``."""
         return state._replace(step_size=torch.as_tensor(step_size).to(state.step_size))
@@ -153,9 +159,10 @@ class Engine:
 
     def _likelihood(self, state: Any, name: str) -> Tensor:
         known = self.kernel.train_log_likelihood(state) if name == "train" else None
-        if known is not None:
-            return known
-        weights = self.model.cast(state.z)
+        return self._scored(state.z, name) if known is None else known
+
+    def _scored(self, weights: Mapping[str, Tensor], name: str) -> Tensor:
+        weights = self.model.cast(weights)
         parts = [self._score((weights,), (part,)) for part in self.data[name]]
         return parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)
 

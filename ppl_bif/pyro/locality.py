@@ -3,14 +3,13 @@
 import torch
 from torch import Tensor
 
+from ppl_bif.kernel import PRIOR_DRAWS
 from ppl_bif.pyro.chainwise import over_chains
 from ppl_bif.pyro.curvature import spread_rows
 from ppl_bif.pyro.gradients import Data
 from ppl_bif.pyro.model import LocalizedModel
 
 __all__ = ["rise_at_prior"]
-
-DRAWS = 16
 
 
 @torch.no_grad()
@@ -28,7 +27,7 @@ def rise_at_prior(model: LocalizedModel, data: Data, localization: float) -> Ten
         return over_chains(lambda w: model.log_likelihood(model.cast(w), some), (weights,))
 
     before, rise = scored(mode), torch.zeros((), device=model.device)
-    for _ in range(DRAWS):
+    for _ in range(PRIOR_DRAWS):
         moved = {n: w + model.noise(n, w, generator) / localization**0.5 for n, w in mode.items()}
-        rise = rise + (before - scored(moved)).sum() / DRAWS
+        rise = rise + (before - scored(moved)).sum() / PRIOR_DRAWS
     return rise / (before != 0).sum().clamp_min(1)

@@ -8,8 +8,9 @@ import pytest
 import ppl_bif as bif
 from ppl_bif.numpyro import SGLD, UnderdampedLangevin, localize
 from ppl_bif.numpyro.alike import Alike
-from ppl_bif.numpyro.engine import _advance, _draws
+from ppl_bif.numpyro.engine import _advance, _curvature, _draws, _start
 from ppl_bif.numpyro.gradients import ControlVariates
+from ppl_bif.numpyro.preconditioners import LowRank, RMSprop
 
 ROWS = 40
 
@@ -41,6 +42,16 @@ def test_what_chains_run_is_compiled_once(chain_method):
         program.clear_cache()
     sample(kernel, 70, chain_method=chain_method)
     assert (_draws._cache_size(), _advance._cache_size()) == (1, 1)
+
+
+@pytest.mark.parametrize("preconditioner", [LowRank(2), RMSprop(batch_size=8, batches=3)])
+def test_what_moves_before_and_after_the_preconditioner_is_fitted_is_compiled_once(preconditioner):
+    kernel = UnderdampedLangevin(counted()[0].model, preconditioner=preconditioner)
+    programs = (_draws, _advance, _curvature, _start)
+    for program in programs:
+        program.clear_cache()
+    sample(kernel, 4)
+    assert [program._cache_size() for program in programs] == [1, 1, 1, 1]
 
 
 def test_a_network_is_not_traced_again_for_more_draws():
