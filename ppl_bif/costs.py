@@ -194,8 +194,11 @@ def _refuse_open(kernel: Any) -> None:
 
 def _parts(kernel: Kernel, data: Mapping[str, Batch]) -> list[dict[str, Batch]]:
     """Return the first rows of the data, twice; or all of them, if they are few."""
-    few = max(ROWS, 2 * kernel.rows_per_step(ROWS))
-    if num_rows(data["train"]) < 2 * LARGER * few:
+    total = num_rows(data["train"])
+    step = kernel.rows_per_step(total)
+    # Full gradients take as many as there are; of minibatches, there are two at least.
+    few = 2 * ROWS if step == total else max(ROWS, 2 * step)
+    if total < 2 * LARGER * few:
         return [dict(data)]
     return [
         {name: map_arrays(itemgetter(slice(rows)), batch) for name, batch in data.items()}

@@ -2,7 +2,8 @@ import numpy as np
 import pytest
 
 import ppl_bif as bif
-from ppl_bif.costs import _at, _Trial
+from ppl_bif.costs import _at, _parts, _Trial
+from ppl_bif.data import num_rows
 
 ROWS, QUERIES = 60, 7
 
@@ -52,6 +53,14 @@ def test_data_that_do_not_fit_are_refused(backend, data):
     x, y = data["train"]
     with pytest.raises(ValueError, match="train"):
         bif.forecast(kernel(backend), train=(x[:, :2], y), query=data["query"])
+
+
+@pytest.mark.parametrize(("batch_size", "rows"), [(8, [1024, 3072]), (3000, [6000, 18_000])])
+def test_trials_hold_batches(backend, data, batch_size, rows):
+    """A trial on fewer rows than a batch has would be refused."""
+    many = {name: tuple(np.resize(a, (40_000, *a.shape[1:])) for a in data[name]) for name in data}
+    parts = _parts(kernel(backend, batch_size=batch_size), many)
+    assert [num_rows(part["train"]) for part in parts] == rows
 
 
 def test_two_trials_give_a_line():

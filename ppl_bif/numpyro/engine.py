@@ -57,13 +57,18 @@ class Engine:
 
     def start(self, chains: Sequence[int], seed: int, like: Any = None) -> Any:
         """Return the state of some chains at the trained weights; each has a key of its own."""
-        shared = _share(self._program, self._held, self.train) if like is None else like.shared
+        shared = self._share() if like is None else like.shared
         # Placed as what programs return: of what is not, each would be compiled once more.
         key, numbers = self._place(jax.random.key(seed)), self._place(np.asarray(chains))
-        state = _start(self._program, self._held, key, numbers, shared, self.train)
+        keys, weights = _at_mode(self.model.mode, key, numbers)
+        state = _start(self._program, self._held, keys, weights, shared, self.train)
         if like is None:
             return state
         return self.with_step_size(state, np.full(len(chains), np.min(like.step_size)))
+
+    def _share(self) -> Any:
+        shared = _share(self._program, self._held, self.train)
+        return shared._replace(root=self._place(shared.root))
 
     def advance(self, state: Any, steps: int, *, keep: bool = False) -> Any:
         """Make one draw, so many steps on."""
@@ -112,7 +117,10 @@ class Engine:
         """Fit the preconditioner, if there is one, to the weights of some states."""
         if self.kernel.preconditioner is None:
             return state
-        return _adapt(self._program, self._held, state, self.train, _gathered(seen))
+        program, held, train = self._program, self._held, self.train
+        root = _fit(program, held, state.i[0], train, _gathered(seen))
+        shared = state.shared._replace(root=root)
+        return state.moved_as(_start(program, held, state.rng_key, state.z, shared, train))
 
     def curvature(self, state: Any, seen: Sequence[Any]) -> np.ndarray:
         """Return the top curvatures at the weights of some states, preconditioned."""
@@ -185,10 +193,16 @@ def _share(kernel: Alike, held: Held, train: Data) -> Any:
     return _with(kernel, held).share(train)
 
 
-@partial(jax.jit, static_argnums=0)
-def _start(kernel: Alike, held: Held, key: Array, chains: Array, shared: Any, train: Data) -> Any:
+@jax.jit
+def _at_mode(mode: dict[str, Array], key: Array, chains: Array) -> tuple[Array, dict[str, Array]]:
+    """Return a key for each chain, and weights that are w*."""
     keys = jax.vmap(lambda chain: jax.random.fold_in(key, chain))(chains)
-    return _with(kernel, held).start(keys, None, shared, train)
+    return keys, {name: jnp.broadcast_to(w, (len(chains), *w.shape)) for name, w in mode.items()}
+
+
+@partial(jax.jit, static_argnums=0)
+def _start(kernel: Alike, held: Held, keys: Array, weights: Any, shared: Any, train: Data) -> Any:
+    return _with(kernel, held).start(keys, weights, shared, train)
 
 
 @partial(jax.jit, static_argnums=0)
@@ -197,8 +211,8 @@ def _advance(kernel: Alike, held: Held, state: Any, train: Data, steps: Array) -
 
 
 @partial(jax.jit, static_argnums=0)
-def _adapt(kernel: Alike, held: Held, state: Any, train: Data, weights: dict[str, Array]) -> Any:
-    return _with(kernel, held).adapt(state, train, weights)
+def _fit(kernel: Alike, held: Held, draw: Array, train: Data, weights: dict[str, Array]) -> Any:
+    return _with(kernel, held).fit(draw, train, weights)
 
 
 @partial(jax.jit, static_argnums=0)

@@ -89,7 +89,7 @@ class GradientEstimator(Protocol):
         ...
 
     def rows(self, total: int) -> int:
-        """Return of how many of all rows a call takes gradients."""
+        """Return of how many of all rows a call takes gradients; refuse too few."""
         ...
 
     def prepare(self, model: LocalizedModel, data: Data) -> Any:
@@ -171,11 +171,11 @@ class Minibatch(NamedTuple):
 
     def rows(self, total: int) -> int:
         """Return of how many of all rows a call takes gradients."""
-        return min(self.batch_size, total)
+        check_batch_size(self.batch_size, total)
+        return self.batch_size
 
     def prepare(self, model: LocalizedModel, data: Data) -> Any:
-        """Store nothing; refuse a batch larger than the data."""
-        check_batch_size(self.batch_size, data.rows)
+        """Store nothing."""
         return ()
 
     def __call__(
@@ -221,11 +221,11 @@ class ControlVariates(NamedTuple):
 
     def rows(self, total: int) -> int:
         """Return of how many of all rows a call takes gradients."""
+        check_batch_size(self.batch_size, total)
         return min(2 * self.batch_size, total)
 
     def prepare(self, model: LocalizedModel, data: Data) -> Any:
         """Store the full gradient at w*."""
-        check_batch_size(self.batch_size, data.rows)
         # At w* the prior has no slope.
         return FullBatch()(model, (), jax.random.key(0), model.mode, data).gradient
 
@@ -292,11 +292,11 @@ class Partition(NamedTuple):
 
     def rows(self, total: int) -> int:
         """Return of how many of all rows a call takes gradients."""
-        return min(self.batch_size, total)
+        check_batch_size(whole("batch_size", self.batch_size), total)
+        return self.batch_size
 
     def prepare(self, model: LocalizedModel, data: Data) -> _Stored:
         """Cut the rows into batches and store the gradient of each at w*."""
-        check_batch_size(whole("batch_size", self.batch_size), data.rows)
         batches = -(-data.rows // self.batch_size)
         order = jax.random.permutation(jax.random.key(0), data.rows)
         # The last batch is filled up with rows that do not count.

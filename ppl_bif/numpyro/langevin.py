@@ -83,6 +83,10 @@ class State(NamedTuple):
     shared: Shared
     rng_key: Array
 
+    def moved_as(self, start: "State") -> "State":
+        """Return the same draw, moved on as a start at its weights and with its keys is."""
+        return self._replace(moving=start.moving, shared=start.shared, rng_key=start.rng_key)
+
 
 # Axes of vmap: chains lie along the first of everything but what they share.
 AXES = State(0, 0, 0, 0, 0, 0, 0, 0, None, 0)  # type: ignore[arg-type]
@@ -212,7 +216,8 @@ class Langevin(MCMCKernel):
         state = self.start(keys, weights, self.share(data), data)
         first = {name: w[:1] for name, w in state.z.items()}
         if self.preconditioner is not None:
-            state = self.adapt(state, data, first)
+            shared = state.shared._replace(root=self.fit(state.i[0], data, first))
+            state = state.moved_as(self.start(state.rng_key, state.z, shared, data))
         if self.step_size is None:
             top = self.curvature({name: w[0] for name, w in first.items()}, state.shared, data)
             step = jnp.full_like(state.step_size, self.stable_step(top))
@@ -221,6 +226,7 @@ class Langevin(MCMCKernel):
 
     def share(self, data: Data) -> Shared:
         """Return what chains share before the preconditioner is fitted."""
+        self.gradient.rows(data.rows)  # It refuses too few.
         known = self.preconditioner
         root = Root() if known is None else known.identity(self.model)
         return Shared(self.gradient.prepare(self.model, data), root)
@@ -246,22 +252,11 @@ class Langevin(MCMCKernel):
 
         return jax.vmap(one, out_axes=AXES)(keys, self.model.constrained(dict(weights)))
 
-    def rest(self, state: State, data: Data) -> State:
-        """Put chains at rest where they are, after a change of what they share."""
-
-        def one(state: State) -> State:
-            key, begin = jax.random.split(state.rng_key)
-            moving = self._begin(begin, state.z, state.shared, data)
-            return state._replace(moving=moving, rng_key=key)
-
-        return jax.vmap(one, in_axes=(AXES,), out_axes=AXES)(state)
-
-    def adapt(self, state: State, data: Data, weights: Weights) -> State:
-        """Fit the preconditioner to some weights ``(chain, ...)``, and put the chains at rest."""
+    def fit(self, draw: Array, data: Data, weights: Weights) -> Root:
+        """Fit the preconditioner to some weights ``(chain, ...)``, seen after so many draws."""
         assert self.preconditioner is not None
-        key = jax.random.fold_in(jax.random.key(0), state.i[0])
-        root = self.preconditioner.fit(self.model, weights, data, key)
-        return self.rest(state._replace(shared=state.shared._replace(root=root)), data)
+        key = jax.random.fold_in(jax.random.key(0), draw)
+        return self.preconditioner.fit(self.model, weights, data, key)
 
     def sample(
         self, state: State, model_args: tuple[Any, ...], model_kwargs: Mapping[str, Any]

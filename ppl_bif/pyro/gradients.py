@@ -161,7 +161,7 @@ class GradientEstimator(Protocol):
         ...
 
     def rows(self, total: int) -> int:
-        """Return of how many of all rows a call takes gradients."""
+        """Return of how many of all rows a call takes gradients; refuse too few."""
         ...
 
     def prepare(self, gradients: Gradients, data: Data) -> Any:
@@ -244,11 +244,11 @@ class Minibatch(NamedTuple):
 
     def rows(self, total: int) -> int:
         """Return of how many of all rows a call takes gradients."""
-        return min(self.batch_size, total)
+        check_batch_size(self.batch_size, total)
+        return self.batch_size
 
     def prepare(self, gradients: Gradients, data: Data) -> Any:
-        """Store nothing; refuse a batch larger than the data."""
-        check_batch_size(self.batch_size, data.rows)
+        """Store nothing."""
         return ()
 
     def __call__(
@@ -295,11 +295,11 @@ class ControlVariates(NamedTuple):
 
     def rows(self, total: int) -> int:
         """Return of how many of all rows a call takes gradients."""
+        check_batch_size(self.batch_size, total)
         return min(2 * self.batch_size, total)
 
     def prepare(self, gradients: Gradients, data: Data) -> Any:
         """Store the full gradient at w*."""
-        check_batch_size(self.batch_size, data.rows)
         # At w* the prior has no slope.
         return FullBatch()(gradients, (), None, _at_mode(gradients.model), data).gradient
 
@@ -367,11 +367,11 @@ class Partition(NamedTuple):
 
     def rows(self, total: int) -> int:
         """Return of how many of all rows a call takes gradients."""
-        return min(self.batch_size, total)
+        check_batch_size(whole("batch_size", self.batch_size), total)
+        return self.batch_size
 
     def prepare(self, gradients: Gradients, data: Data) -> _Stored:
         """Cut the rows into batches and store the gradient of each at w*."""
-        check_batch_size(whole("batch_size", self.batch_size), data.rows)
         mode = _at_mode(gradients.model)
         device = next(iter(mode.values())).device
         order = torch.randperm(data.rows, generator=torch.Generator().manual_seed(0)).to(device)

@@ -165,6 +165,7 @@ class Langevin(MCMCKernel):
 
     def share(self, data: Data) -> Shared:
         """Return what chains share before the preconditioner is fitted."""
+        self.gradient.rows(data.rows)  # It refuses too few.
         return Shared(self.gradient.prepare(self._gradients, data), Root())
 
     def start(
