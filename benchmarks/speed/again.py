@@ -1,4 +1,4 @@
-"""Seconds of a first run in a process and of those after it: ``python -m benchmarks.speed.again``.
+"""CPU-seconds of a first run in a process and those after: ``python -m benchmarks.speed.again``.
 
 A run of default settings on a small network, then one with another seed, one at another
 localization, and one of another model of the same network. Each backend in a process of its own.
@@ -38,9 +38,9 @@ def timed(backend: str) -> None:
         "localized again": (localize(*network, likelihood="categorical"), 0),
     }
     for name, (of, seed) in runs.items():
-        started = time.perf_counter()
+        started = time.process_time()
         bif.sample(of, **rows, seed=seed, progress=False)
-        print(f"{backend:8} {name:22} {time.perf_counter() - started:6.2f} s")
+        print(f"{backend:8} {name:22} {time.process_time() - started:6.2f} CPU-s")
 
 
 def layers() -> list[np.ndarray]:

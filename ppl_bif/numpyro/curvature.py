@@ -13,7 +13,7 @@ from ppl_bif.numpyro.gradients import Data
 from ppl_bif.numpyro.model import LocalizedModel
 from ppl_bif.numpyro.potential import potential
 
-__all__ = ["hessian_product", "lanczos", "likelihood_curvature", "spread_rows", "top_curvature"]
+__all__ = ["hessian_product", "lanczos", "spread_rows", "top_curvature"]
 
 
 def spread_rows(model: LocalizedModel, data: Data) -> Array:
@@ -41,15 +41,6 @@ def hessian_product(
 def top_curvature(product: Callable[[Array], Array], size: int, dtype: Any) -> Array:
     """Largest eigenvalue of a symmetric product, by 12 steps of Lanczos, ``()``."""
     return lanczos(product, size, dtype, rank=1)[0][0]
-
-
-def likelihood_curvature(model: LocalizedModel, data: Data) -> Array:
-    """Largest eigenvalue at w* of beta H, the Hessian of the tempered loss without the prior."""
-    flat = ravel_pytree(model.mode)[0]
-    # Any precision of the prior will do: it moves every eigenvalue alike.
-    known = model.resolve(1.0) if model.localization is None else model
-    top = top_curvature(hessian_product(known, data, model.mode), flat.size, flat.dtype)
-    return top - known.precision
 
 
 def lanczos(

@@ -15,7 +15,6 @@ from ppl_bif.data import Batch, map_arrays, num_rows
 from ppl_bif.kernel import CONVOLVED_AT_ONCE, ROWS_AT_ONCE, Draws, fewer_rows
 from ppl_bif.numpyro import outside
 from ppl_bif.numpyro.alike import Alike
-from ppl_bif.numpyro.curvature import likelihood_curvature
 from ppl_bif.numpyro.gradients import Data
 from ppl_bif.numpyro.locality import rise_at_prior
 from ppl_bif.numpyro.model import Held
@@ -58,13 +57,16 @@ class Engine:
     def start(self, chains: Sequence[int], seed: int, like: Any = None) -> Any:
         """Return the state of some chains at the trained weights; each has a key of its own."""
         shared = self._share() if like is None else like.shared
-        # Placed as what programs return: of what is not, each would be compiled once more.
-        key, numbers = self._place(jax.random.key(seed)), self._place(np.asarray(chains))
-        keys, weights = _at_mode(self.model.mode, key, numbers)
+        keys, weights = self._unmoved(chains, seed)
         state = _start(self._program, self._held, keys, weights, shared, self.train)
         if like is None:
             return state
         return self.with_step_size(state, np.full(len(chains), np.min(like.step_size)))
+
+    def _unmoved(self, chains: Sequence[int], seed: int) -> tuple[Array, dict[str, Array]]:
+        # Placed as what programs return: of what is not, each would be compiled once more.
+        key, numbers = self._place(jax.random.key(seed)), self._place(np.asarray(chains))
+        return _unmoved(self.model.mode, key, numbers)
 
     def _share(self) -> Any:
         shared = _share(self._program, self._held, self.train)
@@ -124,13 +126,23 @@ class Engine:
 
     def curvature(self, state: Any, seen: Sequence[Any]) -> np.ndarray:
         """Return the top curvatures at the weights of some states, preconditioned."""
-        return np.asarray(
-            _curvature(self._program, self._held, _gathered(seen), state.shared, self.train)
+        root = state.shared.root
+        return np.array(
+            [
+                _curvature(self._program, self._held, _of(one.z, chain), root, self.train)
+                for one in seen
+                for chain in range(len(one.i))
+            ]
         )
 
     def likelihood_curvature(self) -> float:
         """Return the top eigenvalue at w* of the tempered loss's Hessian, without the prior."""
-        return float(_likelihood_curvature(Alike(self.model), self._held, self.train))
+        # Any precision of the prior will do: it moves every eigenvalue alike.
+        model = self.model if self.model.localization is not None else self.model.resolve(1.0)
+        root = self._place(self.kernel.identity())
+        _, alone = self._unmoved([0], seed=0)
+        top = _curvature(self._program, model.held, _of(alone, 0), root, self.train)
+        return float(top) - model.precision
 
     def rise_at_prior(self, localization: float) -> float:
         """Return by how much draws of such a prior raise the loss of a target, in nats."""
@@ -138,7 +150,7 @@ class Engine:
 
     def at_mode(self, name: str) -> np.ndarray:
         """Return the pointwise log-likelihoods of a group at w*, ``(row[, token])``."""
-        alone = {site: w[None] for site, w in self.model.mode.items()}
+        _, alone = self._unmoved([0], seed=0)
         return np.asarray(self._scored(alone, name)[0])
 
     def with_step_size(self, state: Any, step_size: np.ndarray) -> Any:
@@ -194,7 +206,7 @@ def _share(kernel: Alike, held: Held, train: Data) -> Any:
 
 
 @jax.jit
-def _at_mode(mode: dict[str, Array], key: Array, chains: Array) -> tuple[Array, dict[str, Array]]:
+def _unmoved(mode: dict[str, Array], key: Array, chains: Array) -> tuple[Array, dict[str, Array]]:
     """Return a key for each chain, and weights that are w*."""
     keys = jax.vmap(lambda chain: jax.random.fold_in(key, chain))(chains)
     return keys, {name: jnp.broadcast_to(w, (len(chains), *w.shape)) for name, w in mode.items()}
@@ -215,17 +227,16 @@ def _fit(kernel: Alike, held: Held, draw: Array, train: Data, weights: dict[str,
     return _with(kernel, held).fit(draw, train, weights)
 
 
+@jax.jit
+def _of(weights: Mapping[str, Array], chain: int) -> dict[str, Array]:
+    return {name: w[chain] for name, w in weights.items()}
+
+
 @partial(jax.jit, static_argnums=0)
 def _curvature(
-    kernel: Alike, held: Held, weights: dict[str, Array], shared: Any, train: Data
+    kernel: Alike, held: Held, weights: dict[str, Array], root: Any, train: Data
 ) -> Array:
-    curvature = _with(kernel, held).curvature
-    return jax.vmap(curvature, in_axes=(0, None, None))(weights, shared, train)
-
-
-@partial(jax.jit, static_argnums=0)
-def _likelihood_curvature(model: Alike, held: Held, train: Data) -> Array:
-    return likelihood_curvature(model.of.holding(held), train)
+    return _with(kernel, held).curvature(weights, root, train)
 
 
 @partial(jax.jit, static_argnums=0)

@@ -219,7 +219,8 @@ class Langevin(MCMCKernel):
             shared = state.shared._replace(root=self.fit(state.i[0], data, first))
             state = state.moved_as(self.start(state.rng_key, state.z, shared, data))
         if self.step_size is None:
-            top = self.curvature({name: w[0] for name, w in first.items()}, state.shared, data)
+            alone = {name: w[0] for name, w in first.items()}
+            top = self.curvature(alone, state.shared.root, data)
             step = jnp.full_like(state.step_size, self.stable_step(top))
             state = state._replace(step_size=step)
         return _first_chain(state) if single else state
@@ -227,9 +228,12 @@ class Langevin(MCMCKernel):
     def share(self, data: Data) -> Shared:
         """Return what chains share before the preconditioner is fitted."""
         self.gradient.rows(data.rows)  # It refuses too few.
+        return Shared(self.gradient.prepare(self.model, data), self.identity())
+
+    def identity(self) -> Root:
+        """Return the root of before the preconditioner, if there is one, is fitted."""
         known = self.preconditioner
-        root = Root() if known is None else known.identity(self.model)
-        return Shared(self.gradient.prepare(self.model, data), root)
+        return Root() if known is None else known.identity(self.model)
 
     def start(self, keys: Array, weights: Weights | None, shared: Shared, data: Data) -> State:
         """Return chains at rest at weights ``(chain, ...)``, by default the trained ones.
@@ -313,15 +317,14 @@ class Langevin(MCMCKernel):
             rng_key=key,
         )
 
-    def curvature(self, weights: Weights, shared: Shared, data: Data) -> Array:
+    def curvature(self, weights: Weights, root: Root, data: Data) -> Array:
         """Largest curvature at some weights, in the coordinates of the preconditioner, ``()``."""
         flat, unravel = ravel_pytree(dict(weights))
         product = hessian_product(self.model, data, weights)
-        root = partial(scaled, shared.root)
 
         def through(vector: Array) -> Array:
-            inside = ravel_pytree(root(unravel(vector)))[0]
-            return ravel_pytree(root(unravel(product(inside))))[0]
+            inside = ravel_pytree(scaled(root, unravel(vector)))[0]
+            return ravel_pytree(scaled(root, unravel(product(inside))))[0]
 
         return top_curvature(through, flat.size, flat.dtype)
 
