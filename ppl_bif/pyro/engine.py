@@ -14,7 +14,7 @@ from ppl_bif.data import Batch, batches, map_arrays
 from ppl_bif.kernel import CONVOLVED_AT_ONCE, ROWS_AT_ONCE, Draws, fewer_rows
 from ppl_bif.pyro.chainwise import Chainwise
 from ppl_bif.pyro.curvature import likelihood_curvature
-from ppl_bif.pyro.gradients import Data
+from ppl_bif.pyro.gradients import Data, at_mode
 from ppl_bif.pyro.locality import rise_at_prior
 from ppl_bif.pyro.packing import pack, unpack
 
@@ -75,9 +75,7 @@ class Engine:
         """Return the state of some chains at the trained weights, with a generator of their own."""
         words = np.random.SeedSequence([seed, *chains]).generate_state(1, np.uint64)
         generator = torch.Generator(self._device).manual_seed(int(words[0]))
-        weights = {
-            name: w.expand(len(chains), *w.shape).clone() for name, w in self.model.mode.items()
-        }
+        weights = {name: w.clone() for name, w in at_mode(self.model, len(chains)).items()}
         shared = self.kernel.share(self.train) if like is None else like.shared
         state = self.kernel.start(generator, weights, shared, self.train)
         if like is None:
@@ -129,8 +127,7 @@ class Engine:
     @torch.no_grad()
     def at_mode(self, name: str) -> np.ndarray:
         """Return the pointwise log-likelihoods of a group at w*, ``(row[, token])``."""
-        alone = {site: w[None] for site, w in self.model.mode.items()}
-        return self._scored(alone, name)[0].cpu().numpy()
+        return self._scored(at_mode(self.model), name)[0].cpu().numpy()
 
     def with_step_size(self, state: Any, step_size: np.ndarray) -> Any:
         """Return the state with steps of these sizes, ``(chain,)``."""

@@ -30,6 +30,7 @@ __all__ = [
     "Gradients",
     "Minibatch",
     "Partition",
+    "at_mode",
 ]
 
 Weights = Mapping[str, Tensor]
@@ -301,7 +302,7 @@ class ControlVariates(NamedTuple):
     def prepare(self, gradients: Gradients, data: Data) -> Any:
         """Store the full gradient at w*."""
         # At w* the prior has no slope.
-        return FullBatch()(gradients, (), None, _at_mode(gradients.model), data).gradient
+        return FullBatch()(gradients, (), None, at_mode(gradients.model), data).gradient
 
     def __call__(
         self,
@@ -315,7 +316,7 @@ class ControlVariates(NamedTuple):
     ) -> Estimate:
         """Estimate the gradient as $g(w^*) + g_B(w) - g_B(w^*)$."""
         rows = _draw(generator, weights, data.rows, self.batch_size)
-        mode = _at_mode(gradients.model, len(rows))
+        mode = at_mode(gradients.model, len(rows))
 
         def part(rows: Tensor) -> Found:
             here, values = gradients(weights, data, rows)
@@ -372,7 +373,7 @@ class Partition(NamedTuple):
 
     def prepare(self, gradients: Gradients, data: Data) -> _Stored:
         """Cut the rows into batches and store the gradient of each at w*."""
-        mode = _at_mode(gradients.model)
+        mode = at_mode(gradients.model)
         device = next(iter(mode.values())).device
         order = torch.randperm(data.rows, generator=torch.Generator().manual_seed(0)).to(device)
         # The last batch is filled up with rows that do not count.
@@ -503,7 +504,8 @@ def _per_row(values: Tensor, rows: int = 2) -> Tensor:
     return values.flatten(rows).sum(rows) if values.ndim > rows else values
 
 
-def _at_mode(model: LocalizedModel, chains: int = 1) -> dict[str, Tensor]:
+def at_mode(model: LocalizedModel, chains: int = 1) -> dict[str, Tensor]:
+    """Return w* as the weights of so many chains, ``(chain, ...)``, which share its memory."""
     return {name: w.expand(chains, *w.shape) for name, w in model.mode.items()}
 
 

@@ -6,7 +6,7 @@ from torch import Tensor
 from ppl_bif.kernel import PRIOR_DRAWS
 from ppl_bif.pyro.chainwise import over_chains
 from ppl_bif.pyro.curvature import spread_rows
-from ppl_bif.pyro.gradients import Data
+from ppl_bif.pyro.gradients import Data, at_mode
 from ppl_bif.pyro.model import LocalizedModel
 
 __all__ = ["rise_at_prior"]
@@ -21,7 +21,7 @@ def rise_at_prior(model: LocalizedModel, data: Data, localization: float) -> Ten
     """
     generator = torch.Generator(model.device).manual_seed(0)
     some = data.take(spread_rows(model, data))
-    mode = {name: w.unsqueeze(0) for name, w in model.mode.items()}
+    mode = at_mode(model)
 
     def scored(weights: dict[str, Tensor]) -> Tensor:
         return over_chains(lambda w: model.log_likelihood(model.cast(w), some), (weights,))
