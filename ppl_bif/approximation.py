@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import xarray as xr
+from scipy.special import softmax
 
 from ppl_bif.errors import BIFError
 from ppl_bif.schema import group, inference_data, pareto_smoothed
@@ -151,8 +152,9 @@ def importance_weights(idata: Any, chains: list[int]) -> Weights | None:
 def _weights(log_ratios: np.ndarray) -> Weights:
     if np.isnan(log_ratios).any() or np.isposinf(log_ratios).any():
         raise BIFError("some importance ratios are not finite: does the guide fit the model?")
+    raw = Weights(softmax(log_ratios.astype(float)) * log_ratios.size, log_ratios, k=0.0)
+    # Weights that are all the same, but for rounding, have no tail to be smoothed.
+    if raw.effective > 0.9999 * log_ratios.size:
+        return raw
     smooth, k = pareto_smoothed(log_ratios.ravel().astype(float))
-    weights = Weights(log_ratios.size * np.exp(smooth).reshape(log_ratios.shape), log_ratios, k)
-    # Weights that are all the same have no tail whose shape could be told.
-    same = np.isnan(k) and weights.effective > 0.99 * log_ratios.size
-    return weights._replace(k=0.0) if same else weights
+    return raw._replace(values=log_ratios.size * np.exp(smooth).reshape(log_ratios.shape), k=k)

@@ -7,6 +7,7 @@ import pytest
 import xarray as xr
 
 import ppl_bif as bif
+from ppl_bif.approximation import LOG_RATIO, importance_weights
 from ppl_bif.schema import inference_data
 from ppl_bif.weighted import weighted_correlation, weighted_covariance
 from tests.backends import BACKENDS, marked
@@ -234,6 +235,18 @@ def test_equal_weights_are_none():
     found = weighted_covariance(a, b, np.full((4, 50), 3.0))
     both = np.concatenate([a, b], axis=2).reshape(-1, 5)
     np.testing.assert_allclose(found.value, np.cov(both.T)[3:, :3])
+
+
+@pytest.mark.parametrize("more", [1, 3, 100])
+def test_ratios_that_differ_by_rounding_are_trusted(more):
+    # An exact guide's, of which a few are one step of float32 above the others.
+    ratios = np.full((4, 500), np.float32(-50))
+    ratios[0, :more] = np.nextafter(np.float32(-50), np.float32(0))
+    weights = importance_weights(
+        {"sample_stats": xr.Dataset({LOG_RATIO: (("chain", "draw"), ratios)})}, [0, 1, 2, 3]
+    )
+    assert weights.k == 0
+    np.testing.assert_allclose(weights.values, 1, rtol=1e-5)
 
 
 def test_draws_too_far_off_are_warned_of():

@@ -113,7 +113,7 @@ def regression_nuts():
             pyro.sample("y", pyro.distributions.Normal(mean, 1), obs=y)
 
     data = tuple(torch.tensor(np.float32(of)) for of in (known.x, known.y))
-    mcmc = run(NUTS(regress), data, draws=1000)
+    mcmc = run(NUTS(regress), data, draws=4000)
     return known, mcmc
 
 
