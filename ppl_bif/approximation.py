@@ -6,7 +6,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import xarray as xr
-from scipy.special import softmax
 
 from ppl_bif.errors import BIFError
 from ppl_bif.schema import group, inference_data, pareto_smoothed
@@ -152,9 +151,5 @@ def importance_weights(idata: Any, chains: list[int]) -> Weights | None:
 def _weights(log_ratios: np.ndarray) -> Weights:
     if np.isnan(log_ratios).any() or np.isposinf(log_ratios).any():
         raise BIFError("some importance ratios are not finite: does the guide fit the model?")
-    raw = Weights(softmax(log_ratios.astype(float)) * log_ratios.size, log_ratios, k=0.0)
-    # Weights that are all the same, but for rounding, have no tail to be smoothed.
-    if raw.effective > 0.9999 * log_ratios.size:
-        return raw
     smooth, k = pareto_smoothed(log_ratios.ravel().astype(float))
-    return raw._replace(values=log_ratios.size * np.exp(smooth).reshape(log_ratios.shape), k=k)
+    return Weights(log_ratios.size * np.exp(smooth).reshape(log_ratios.shape), log_ratios, k)

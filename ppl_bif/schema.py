@@ -113,8 +113,13 @@ def pareto_smoothed(log_weights: np.ndarray) -> tuple[np.ndarray, float]:
     -------
     log_weights : numpy.ndarray
     k : float
-        Pareto's shape: above 0.7 there are too few draws for what is asked of them.
+        Pareto's shape: above 0.7 there are too few draws for what is asked of them. 0 where the
+        weights are all but the same: those stay as they are.
     """
+    raw = log_weights - logsumexp(log_weights)
+    # Without a tail, as of weights that differ by rounding, PSIS fails.
+    if logsumexp(2 * raw) < -np.log(0.9999 * raw.size):
+        return raw, 0.0
     az = arviz()
     # A weight that is all but 0 beside others overflows on the way to it.
     with np.errstate(over="ignore"):

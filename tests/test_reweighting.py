@@ -53,6 +53,22 @@ def test_a_small_change_is_first_order(known, idata):
     assert not found["curved"].any()
 
 
+def test_a_row_on_which_draws_all_but_agree_is_left_out():
+    # PSIS alone gives such weights a k of infinity, or no weights at all.
+    rng = np.random.default_rng(0)
+    row, phi = np.zeros((4, 500)), rng.normal(size=(4, 500))
+    row[0, :100] = 1e-5
+    dims = ("chain", "draw")
+    groups = {
+        "log_likelihood": xr.Dataset({"y": ((*dims, "row"), row[..., None])}),
+        "posterior": xr.Dataset({"phi": (dims, phi)}),
+    }
+    found = bif.reweight(groups, np.zeros(1), train="y", observable="phi")
+    assert float(found["pareto_k"][0]) == 0
+    covariance = ((row - row.mean()) * (phi - phi.mean())).mean()
+    np.testing.assert_allclose(found["importance"].squeeze(), -covariance, rtol=1e-4)
+
+
 @settings(max_examples=20)
 @given(st.lists(st.floats(0, 2), min_size=40, max_size=40))
 def test_shifts_are_sums_of_influences(weights):

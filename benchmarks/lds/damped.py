@@ -12,7 +12,7 @@ independent draws would show how much of it. Lines go to ``results/damped.jsonl`
 import argparse
 import json
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from copy import deepcopy
 from functools import partial
 from pathlib import Path
@@ -26,7 +26,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from benchmarks.lds import tasks
 from benchmarks.lds.networks import each_loss, trained
-from benchmarks.lds.peer_gradients import AT_ONCE, Rows, gradients, placed
+from benchmarks.lds.peer_gradients import Rows, gradients, placed, some_at_once
 from ppl_bif.evaluation import lds
 
 RESULTS = Path(__file__).parent / "results" / "damped.jsonl"
@@ -145,8 +145,7 @@ class Small(NamedTuple):
 def within(network: torch.nn.Module, rows: Rows, basis: Tensor) -> tuple[Tensor, Tensor]:
     """Products of the rows' gradients with a basis, and the square of what lies outside of it."""
     inside, outside = [], []
-    for part in zip(*(part.split(AT_ONCE) for part in rows), strict=True):
-        whole = gradients(network, part)
+    for whole in some_at_once(network, rows):
         inside.append(whole @ basis.T)
         outside.append(whole.square().sum(1) - inside[-1].square().sum(1))
     return torch.cat(inside), torch.cat(outside).clamp_min(0)
@@ -218,19 +217,19 @@ def gauss_newton(
     scale, parts = fewer(rows, count)
     narrow = deepcopy(network).to(dtype=dtype, memory_format=torch.channels_last)
     weights = {name: w.detach() for name, w in narrow.named_parameters()}
-    sizes = [w.numel() for w in weights.values()]
 
     def logits(x: Tensor, weights: dict[str, Tensor]) -> Tensor:
         return functional_call(narrow, weights, x).float()
 
     def product(vectors: Tensor) -> Tensor:
-        # Nor has it a derivative forwards.
+        # Fused attention has no derivative forwards either.
         with sdpa_kernel(SDPBackend.MATH):
             return scale * torch.stack([sum(map(flat, images(v))) for v in vectors])
 
     def images(vector: Tensor) -> Iterator[dict[str, Tensor]]:
-        split = zip(weights.items(), vector.split(sizes), strict=True)
-        along = {name: torch.empty_like(w).copy_(v.view(w.shape)) for (name, w), v in split}
+        # In the dtype and the memory format of the weights.
+        parts_of = shaped(vector, weights)
+        along = {name: torch.empty_like(w).copy_(parts_of[name]) for name, w in weights.items()}
         for x, y in parts:
             given = x.to(dtype, memory_format=torch.channels_last) if x.ndim == 4 else x
             output, pull = vjp(partial(logits, given), weights)
@@ -244,6 +243,12 @@ def gauss_newton(
 def flat(weights: dict[str, Tensor]) -> Tensor:
     """Make one vector of weights by name."""
     return torch.cat([w.float().reshape(-1) for w in weights.values()])
+
+
+def shaped(vector: Tensor, like: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Undo :func:`flat`; ``like`` gives names and shapes."""
+    parts = vector.split([w.numel() for w in like.values()])
+    return {name: part.view(w.shape) for (name, w), part in zip(like.items(), parts, strict=True)}
 
 
 def fewer(rows: Rows, count: int | None) -> tuple[float, list[Rows]]:

@@ -20,14 +20,14 @@ import numpy as np
 import torch
 import xarray as xr
 from torch import Tensor
-from torch.func import functional_call, grad, jvp, vmap
+from torch.func import functional_call, grad, jvp
 
 import ppl_bif as bif
 from benchmarks.lds import tasks
-from benchmarks.lds.damped import flat
+from benchmarks.lds.damped import flat, shaped
 from benchmarks.lds.networks import each_loss, trained
 from benchmarks.lds.ours import localized
-from benchmarks.lds.peer_gradients import AT_ONCE, Rows, placed
+from benchmarks.lds.peer_gradients import Rows, gradients, placed
 from ppl_bif.evaluation import lds
 from ppl_bif.pyro.curvature import lanczos
 from ppl_bif.schema import group
@@ -111,16 +111,14 @@ class Posterior(NamedTuple):
         gamma = float(run.attrs["localization"])
         return cls(network, flat(named), weights, gamma, *placed(task, "cpu"))
 
-    def log_likelihood(self, at: Tensor, x: Tensor, y: Tensor) -> Tensor:
-        """Log-likelihoods of rows, ``(row,)``."""
-        named = dict(self.network.named_parameters())
-        parts = at.split([w.numel() for w in named.values()])
-        split = {name: part.view_as(named[name]) for name, part in zip(named, parts, strict=True)}
-        return -each_loss(functional_call(self.network, split, x), y)
+    def named(self, at: Tensor) -> dict[str, Tensor]:
+        """Give weights by name."""
+        return shaped(at, dict(self.network.named_parameters()))
 
     def loss(self, at: Tensor) -> Tensor:
         """Loss, summed over the training rows."""
-        return -self.log_likelihood(at, *self.train).sum()
+        x, y = self.train
+        return each_loss(functional_call(self.network, self.named(at), x), y).sum()
 
     def potential_gradient(self, at: Tensor) -> Tensor:
         """Gradient of the potential: of the loss and of the prior."""
@@ -128,13 +126,8 @@ class Posterior(NamedTuple):
 
     def slopes(self, chains: slice, rows: Rows) -> Tensor:
         """Gradients of the rows' log-likelihoods, ``(row, weight)``, means over draws of chains."""
-
-        def of_one(at: Tensor, x: Tensor, y: Tensor) -> Tensor:
-            return self.log_likelihood(at, x[None], y[None])[0]
-
-        each = vmap(grad(of_one), (None, 0, 0), chunk_size=AT_ONCE)
         some = self.some(chains, GRADIENTS)
-        return sum(each(at, *rows) for at in some) / len(some)
+        return -sum(gradients(self.network, rows, self.named(at)) for at in some) / len(some)
 
     def some(self, chains: slice, count: int) -> Tensor:
         """So many draws of each of some chains, evenly spread."""

@@ -59,14 +59,21 @@ def projected(
     network: torch.nn.Module, rows: Rows, basis: Tensor, *, cosine: bool = False
 ) -> Tensor:
     """Products of the rows' gradients, or of their directions, with a basis, ``(row, basis)``."""
-    parts = zip(*(part.split(AT_ONCE) for part in rows), strict=True)
-    found = (gradients(network, part) for part in parts)
+    found = some_at_once(network, rows)
     return torch.cat([(normalize(one) if cosine else one) @ basis.T for one in found])
 
 
-def gradients(network: torch.nn.Module, rows: Rows) -> Tensor:
-    """Gradients of the rows' losses, ``(row, weight)``."""
-    weights = {name: w.detach() for name, w in network.named_parameters()}
+def some_at_once(network: torch.nn.Module, rows: Rows) -> Iterator[Tensor]:
+    """Give the gradients of the rows' losses, of some rows after others."""
+    for part in zip(*(part.split(AT_ONCE) for part in rows), strict=True):
+        yield gradients(network, part)
+
+
+def gradients(
+    network: torch.nn.Module, rows: Rows, weights: dict[str, Tensor] | None = None
+) -> Tensor:
+    """Gradients of the rows' losses, ``(row, weight)``, at the network's weights or at others."""
+    weights = weights or {name: w.detach() for name, w in network.named_parameters()}
 
     def loss(weights: dict[str, Tensor], x: Tensor, y: Tensor) -> Tensor:
         return each_loss(functional_call(network, weights, x[None]), y[None])[0]

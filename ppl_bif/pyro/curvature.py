@@ -8,7 +8,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from ppl_bif.kernel import rows_looked_at
 from ppl_bif.pyro.chainwise import flatten, over_chains, unflatten
-from ppl_bif.pyro.gradients import Data
+from ppl_bif.pyro.gradients import Data, at_mode
 from ppl_bif.pyro.model import LocalizedModel
 from ppl_bif.pyro.potential import potential
 
@@ -55,7 +55,7 @@ def likelihood_curvature(model: LocalizedModel, data: Data) -> Tensor:
     """Largest eigenvalue at w* of beta H, the Hessian of the tempered loss without the prior."""
     # Any precision of the prior will do: it moves every eigenvalue alike.
     known = model.resolve(1.0) if model.localization is None else model
-    mode = {name: w.unsqueeze(0) for name, w in model.mode.items()}
+    mode = at_mode(model)
     top = top_curvature(hessian_product(known, data, mode), flatten(mode))
     return top[0] - known.precision
 
