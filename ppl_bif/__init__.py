@@ -27,6 +27,7 @@ if TYPE_CHECKING:
         plot_top,
     )
     from ppl_bif.ranking import top
+    from ppl_bif.refining import refine
     from ppl_bif.report import write_report
     from ppl_bif.reweighting import reweight
     from ppl_bif.sampling import sample
@@ -60,6 +61,7 @@ _HOME = {
     "plot_lds": "plots",
     "plot_over_checkpoints": "plots",
     "plot_top": "plots",
+    "refine": "refining",
     "reweight": "reweighting",
     "sample": "sampling",
     "save_draw": "weights",
@@ -90,6 +92,7 @@ __all__ = [
     "plot_lds",
     "plot_over_checkpoints",
     "plot_top",
+    "refine",
     "reweight",
     "sample",
     "save_draw",

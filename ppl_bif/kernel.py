@@ -25,11 +25,13 @@ __all__ = [
     "Engine",
     "Kernel",
     "Model",
+    "Slopes",
     "as_localization",
     "check_batch_size",
     "check_temperature",
     "choose_gradient",
     "fewer_rows",
+    "gradients_at_once",
     "known_precision",
     "rows_looked_at",
     "spacing",
@@ -58,6 +60,8 @@ COORDINATES = 8192
 ROWS_AT_ONCE, CONVOLVED_AT_ONCE = 1024, 256
 # Of a full gradient, so many rows are held at once.
 ROWS_OF_A_GRADIENT = 2048
+# Of gradients of single rows, so many numbers: 256 MB in single precision.
+NUMBERS_AT_ONCE = 2**26
 # Of rows of tokens, as many as have so many logits: 128 MB in single precision.
 LOGITS_AT_ONCE = 2**25
 # Rows that tell curvatures, and how local the prior is, and the fewest where they have many logits.
@@ -78,6 +82,10 @@ class Model(Protocol):
         """Return a kernel of this backend by the name of its class."""
         ...
 
+    def make_slopes(self, data: Mapping[str, Batch]) -> "Slopes":
+        """Place data, and return the derivatives of their log-likelihoods."""
+        ...
+
     def resolve(self, localization: float) -> "Model":
         """Return the same model with this localization."""
         ...
@@ -90,6 +98,11 @@ class Model(Protocol):
     @property
     def num_weights(self) -> int:
         """Number of sampled weights."""
+        ...
+
+    @property
+    def precision(self) -> float:
+        """The localization gamma, once it is known."""
         ...
 
     @property
@@ -236,6 +249,36 @@ class Engine(Protocol):
         ...
 
 
+class Slopes(Protocol):
+    """Derivatives of log-likelihoods of the groups of data, of rows with tokens summed.
+
+    Weights are flat, of sites in the order of their names: ``(d,)``, or ``(point, d)``.
+    """
+
+    def log_likelihood(self, name: str, weights: np.ndarray) -> np.ndarray:
+        """Return the log-likelihoods of a group's rows at some weights, ``(row,)``."""
+        ...
+
+    def gradients(self, name: str, weights: np.ndarray) -> np.ndarray:
+        """Return the rows' gradients, means over points, ``(row, d)``."""
+        ...
+
+    def along(self, name: str, weights: np.ndarray, directions: np.ndarray) -> np.ndarray:
+        """Return products of these with directions, ``(direction, row)``, without holding all."""
+        ...
+
+    def uphill(self, weights: np.ndarray, directions: np.ndarray) -> np.ndarray:
+        """Return products of the potential's gradients with directions, ``(point, direction)``."""
+        ...
+
+    def curved(self, weights: np.ndarray, rows: np.ndarray, vector: np.ndarray) -> np.ndarray:
+        """Return the mean image of a vector under the tempered loss's Hessians, ``(d,)``.
+
+        That at a point is of its own training rows, ``(point, row)``, rescaled to all.
+        """
+        ...
+
+
 class Kernel(Protocol):
     """A sampler of a localized model."""
 
@@ -288,6 +331,24 @@ def fewer_rows(usual: int, logits: int) -> int:
     while usual > 1 and usual * logits > LOGITS_AT_ONCE:
         usual //= 2
     return usual
+
+
+def gradients_at_once(weights: int, logits: int) -> int:
+    """Return of how many rows gradients are held at once, each of so many weights.
+
+    Parameters
+    ----------
+    weights
+        d.
+    logits
+        Of one row; 0 where outputs are few.
+
+    Examples
+    --------
+    >>> gradients_at_once(7_000, 0), gradients_at_once(1_600_000, 0)
+    (1024, 41)
+    """
+    return fewer_rows(max(1, min(ROWS_AT_ONCE, NUMBERS_AT_ONCE // weights)), logits)
 
 
 def rows_looked_at(rows: int, logits: int) -> int:

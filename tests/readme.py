@@ -26,6 +26,7 @@ def train_net(apply, x, y):
 }
 FEWER = {
     "draws=1000": "draws=150",
+    "draws=62": "draws=20",
     "**rows)": "**rows, draws=40)",
     "num_warmup=500, num_samples=500": "num_warmup=5, num_samples=5",
 }

@@ -121,6 +121,10 @@ class LocalizedModel:
         # The kernels import this module.
         return getattr(import_module("ppl_bif.pyro"), name)(self, **settings)
 
+    def make_slopes(self, data: Mapping[str, Batch]) -> Any:
+        """Place data, and return the derivatives of their log-likelihoods."""
+        return import_module("ppl_bif.pyro.slopes").Slopes(self, data)
+
     def resolve(self, localization: float) -> "LocalizedModel":
         """Return the same model with this localization."""
         other = copy(self)

@@ -1,0 +1,98 @@
+"""Scores by gradients at few draws: ``python -m benchmarks.lds.refined TASK BACKEND``.
+
+One run from each seed, with default settings unless others are given, judged at several numbers of
+its first draws: LDS of plain, of shrunk and of refined scores, of their first order alone, and how
+many are resolved.
+Lines go to ``results/refined.jsonl``.
+"""
+
+import argparse
+import json
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import xarray as xr
+
+import ppl_bif as bif
+from benchmarks.lds import tasks
+from benchmarks.lds.damped import some_queries
+from benchmarks.lds.ours import BACKENDS, localized
+from ppl_bif.evaluation import lds
+
+RESULTS = Path(__file__).parent / "results" / "refined.jsonl"
+
+
+def main() -> None:
+    """Sample, score, and append what came out."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("task", choices=tasks.SPECS)
+    parser.add_argument("backend", choices=BACKENDS)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0])
+    parser.add_argument("--draws", type=int, nargs="+", default=[62, 125, 250])
+    parser.add_argument("--queries", type=int, help="only so many, spread evenly")
+    parser.add_argument("--model", type=json.loads, default={}, help="of localize, JSON")
+    parser.add_argument("--kernel", help="class of a kernel")
+    parser.add_argument("--settings", type=json.loads, default={}, help="of the kernel, JSON")
+    parser.add_argument("--sample", type=json.loads, default={}, help="of sample, JSON")
+    parser.add_argument("--refine", type=json.loads, default={}, help="of refine, JSON")
+    parser.add_argument("--device", default="cpu", help="in Pyro")
+    options = parser.parse_args()
+    task = some_queries(tasks.load(options.task), options.queries)
+    for seed in options.seeds:
+        for line in judged(task, seed, options):
+            print(line, flush=True)
+            with RESULTS.open("a") as file:
+                file.write(json.dumps(line) + "\n")
+
+
+def judged(task: tasks.Task, seed: int, options: argparse.Namespace) -> Iterator[dict[str, Any]]:
+    """Give LDS and the share resolved by draws and estimator."""
+    model = localized(task, options.backend, options.model, options.device)
+    rows = {"train": task.train, "query": task.query}
+    kernel = model.make_kernel(options.kernel, **options.settings) if options.kernel else model
+    settings = {"seed": seed, "progress": False, "save_weights": True, **options.sample}
+    started = time.perf_counter()
+    run = bif.sample(kernel, **rows, draws=max(options.draws), **settings)
+    seconds = time.perf_counter() - started
+    for draws in options.draws:
+        some = run.isel(draw=slice(0, draws))
+        started = time.perf_counter()
+        refined = bif.refine(some, model, **rows, **options.refine)
+        more = time.perf_counter() - started
+        shrunk, plain = bif.influence(some), bif.influence(some, shrink=None)
+        yield {
+            "task": task.name,
+            "backend": options.backend,
+            "seed": seed,
+            "draws": draws,
+            "queries": len(task.query[1]),
+            "localization": round(float(run.attrs["localization"]), 1),
+            "chains": run.attrs["chains"],
+            "settings": {**options.settings, **options.sample, **options.refine},
+            "lds": {
+                "plain": quality(plain["influence"], task),
+                "shrunk": quality(shrunk["influence"], task),
+                "refined": quality(refined["influence"], task),
+                "first order": quality(refined["first_order"], task),
+            },
+            "resolved": {
+                name: round(float(found["resolved"].mean()), 4)
+                for name, found in (("shrunk", shrunk), ("refined", refined))
+            },
+            "variance_left": round(float(refined["variance_left"].median()), 3),
+            "curvatures_above_localization": refined.attrs["curvatures_above_localization"],
+            "seconds_to_sample": round(seconds * draws / max(options.draws), 1),
+            "seconds_to_refine": round(more, 1),
+        }
+
+
+def quality(scores: xr.DataArray, task: tasks.Task) -> list[float]:
+    """LDS with its 95% interval."""
+    found = lds(scores.transpose("query", "train").values, task.truth)
+    return [round(float(found[name]), 4) for name in ("mean", "low", "high")]
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,118 @@
+"""Derivatives of log-likelihoods at given weights: of single rows, of all, and of second order."""
+
+from collections.abc import Iterator, Mapping
+from functools import partial
+from typing import Any
+
+import jax
+import numpy as np
+from jax import Array
+from jax.flatten_util import ravel_pytree
+
+from ppl_bif.data import Batch, batches, map_arrays, num_rows
+from ppl_bif.kernel import gradients_at_once
+from ppl_bif.numpyro.alike import Alike
+from ppl_bif.numpyro.model import Held, LocalizedModel
+
+__all__ = ["Slopes"]
+
+
+class Slopes:
+    """Derivatives on the device of a model; see :class:`ppl_bif.kernel.Slopes`."""
+
+    def __init__(self, model: LocalizedModel, data: Mapping[str, Batch]) -> None:
+        self.model = model
+        self._of = Alike(model), model.held
+        placed = {name: map_arrays(self._place, batch) for name, batch in data.items()}
+        self._train = placed["train"]
+        logits = max(map(model.logits_per_row, placed.values()))
+        self._size = gradients_at_once(model.num_weights, logits)
+        self._parts = {name: list(batches(batch, self._size)) for name, batch in placed.items()}
+
+    def log_likelihood(self, name: str, weights: np.ndarray) -> np.ndarray:
+        """Return the log-likelihoods of a group's rows at some weights, ``(row,)``."""
+        at = self._weights(weights)
+        return np.concatenate([_scores(*self._of, at, part) for part in self._parts[name]])
+
+    def gradients(self, name: str, weights: np.ndarray) -> np.ndarray:
+        """Return the rows' gradients, means over points, ``(row, d)``."""
+        return np.concatenate([np.asarray(mean) for mean in self._means(name, weights)])
+
+    def along(self, name: str, weights: np.ndarray, directions: np.ndarray) -> np.ndarray:
+        """Return products of these with directions, ``(direction, row)``."""
+        towards = self._weights(directions)
+        parts = [np.asarray(towards @ mean.T) for mean in self._means(name, weights)]
+        return np.concatenate(parts, axis=1)
+
+    def uphill(self, weights: np.ndarray, directions: np.ndarray) -> np.ndarray:
+        """Return products of the potential's gradients with directions, ``(point, direction)``."""
+        towards = self._weights(directions)
+        found = []
+        for at in self._weights(weights):
+            slope = _pull(*self._of, at)
+            for part in self._parts["train"]:
+                slope += _slope(*self._of, at, part)
+            found.append(np.asarray(towards @ slope))
+        return np.stack(found)
+
+    def curved(self, weights: np.ndarray, rows: np.ndarray, vector: np.ndarray) -> np.ndarray:
+        """Return the mean image of a vector under the tempered loss's Hessians, ``(d,)``."""
+        along, total = self._weights(vector), 0.0
+        for at, chosen in zip(self._weights(weights), self._place(rows), strict=True):
+            total += _image(*self._of, at, self._train, chosen, along)
+        return num_rows(self._train) / rows.size * np.asarray(total)
+
+    def _place(self, array: Any) -> Array:
+        return jax.device_put(array, self.model.data_place)
+
+    def _weights(self, array: np.ndarray) -> Array:
+        return self._place(np.asarray(array, self.model.dtype))
+
+    def _means(self, name: str, weights: np.ndarray) -> Iterator[Array]:
+        """Give the mean gradients of some rows after others, ``(row, d)``."""
+        at = self._weights(weights)
+        for part in self._parts[name]:
+            yield sum(_row_slopes(*self._of, point, part) for point in at) / len(at)
+
+
+# Called point by point: XLA's convolutions on a CPU are several times slower inside a loop.
+
+
+@partial(jax.jit, static_argnums=0)
+def _scores(model: Alike, held: Held, at: Array, batch: Batch) -> Array:
+    """Log-likelihoods of rows, tokens summed, ``(row,)``."""
+    own = model.of.holding(held)
+    found = own.log_likelihood(ravel_pytree(dict(own.mode))[1](at), batch)
+    return found.reshape(len(found), -1).sum(axis=1)
+
+
+@partial(jax.jit, static_argnums=0)
+def _row_slopes(model: Alike, held: Held, at: Array, batch: Batch) -> Array:
+    """Gradients of rows, ``(row, d)``."""
+
+    def of_row(row: Batch) -> Array:
+        alone = map_arrays(lambda a: a[None], row)
+        return jax.grad(lambda w: _scores(model, held, w, alone).sum())(at)
+
+    return jax.vmap(of_row)(batch)
+
+
+@partial(jax.jit, static_argnums=0)
+def _slope(model: Alike, held: Held, at: Array, batch: Batch) -> Array:
+    """Gradient of the tempered loss, ``(d,)``."""
+    beta = model.of.inverse_temperature
+    return jax.grad(lambda w: -beta * _scores(model, held, w, batch).sum())(at)
+
+
+@partial(jax.jit, static_argnums=0)
+def _pull(model: Alike, held: Held, at: Array) -> Array:
+    """Gradient of the prior's part of the potential, ``(d,)``."""
+    own = model.of.holding(held)
+    return own.precision * (at - ravel_pytree(dict(own.mode))[0])
+
+
+@partial(jax.jit, static_argnums=0)
+def _image(model: Alike, held: Held, at: Array, train: Batch, rows: Array, vector: Array) -> Array:
+    """Image of a vector under the Hessian of the tempered loss of some rows, ``(d,)``."""
+    seen = map_arrays(lambda a: a[rows], train)
+    return jax.jvp(lambda w: _slope(model, held, w, seen), (at,), (vector,))[1]

@@ -1,0 +1,316 @@
+"""Influence by gradients at the draws: far less noise than by the losses of the draws alone."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import xarray as xr
+from scipy.special import ndtr
+
+from ppl_bif.approximation import is_weighted
+from ppl_bif.blocks import RESOLVED_ERRORS
+from ppl_bif.checks import whole
+from ppl_bif.data import Batch, as_batch, num_rows
+from ppl_bif.kernel import Model, Slopes
+from ppl_bif.low_rank import Spread, lanczos
+from ppl_bif.schema import group, inverse_temperature, root_attrs
+from ppl_bif.scores import influence, shrinks
+from ppl_bif.streaming import refuse_streamed
+from ppl_bif.tiles import Estimate
+from ppl_bif.traces import Traces, traces
+
+__all__ = ["refine"]
+
+# Weights of draws that are held at once, as numbers.
+HELD = 2**27
+# Log-likelihoods that are computed again differ by rounding only.
+ROUNDING = 1e-2
+SIDES = ("train", "query")
+
+
+def refine(
+    run: Any,
+    model: Model,
+    *,
+    train: Any,
+    query: Any,
+    gradient_draws: int = 256,
+    curvatures: int = 90,
+    curvature_rows: int = 8192,
+    shrink: str | None = "auto",
+) -> xr.Dataset:
+    r"""Estimate influence from the draws of a run and the gradients at them.
+
+    The covariance of two log-likelihoods under the local posterior is split in two:
+
+    $$\Cov(\log p_q, \log p_i) = \psi_q \cdot \E[\nabla \log p_i]
+      + \Cov(\log p_q - \psi_q \cdot \nabla U, \log p_i)$$
+
+    for any vector $\psi_q$, by Stein's identity, where $\exp(-U)$ is the posterior (control
+    variates by gradients: Assaraf & Caffarel 1999; Mira et al. 2013). With
+    $\psi_q = c_q\, S\, \E[\nabla \log p_q]$ and S the posterior's covariance, the first part is the
+    influence function with gradients and curvature averaged over the posterior, and all of the
+    covariance where losses are linear; it is a mean over rows' gradients, which a few dozen draws
+    tell well. The second has less variance than the plain covariance, and is estimated as
+    :func:`ppl_bif.influence` does. S is taken from the prior and from ``curvatures`` directions of
+    the mean Hessian; what it lacks costs precision, and adds no bias.
+
+    Parameters
+    ----------
+    run
+        Of :func:`ppl_bif.sample` with ``save_weights=True``.
+    model
+        The localized model that was sampled, of either backend.
+    train, query
+        The rows that were sampled with, as :func:`ppl_bif.sample` takes them, in the same order.
+    gradient_draws
+        Draws, spread evenly over all, at which gradients of single rows are taken, and curvatures.
+    curvatures
+        Products with the mean Hessian, and directions that S knows. Those that exceed the
+        localization matter.
+    curvature_rows
+        Training rows that each product sees, over all draws; others at each.
+    shrink
+        How the second part is estimated, as in :func:`ppl_bif.influence`.
+
+    Returns
+    -------
+    xarray.Dataset
+        Dims (query, train): ``influence``, which estimates what :func:`ppl_bif.influence` does, in
+        its sign and unit; ``mcse``, its Monte Carlo standard error, of the first part from how two
+        halves of the draws differ, on average for each query and each row; ``resolved``, whether
+        abs(influence) > 2 mcse; ``false_sign``, the probability of the other sign.
+        ``first_order``: the first part alone with c = 1. It has next to no noise, but is not the
+        covariance, and by how much is not known of a single pair. By query ``share``, which is c:
+        that which leaves least variance or, where the second part is shrunk, twice that, up to 1,
+        which leaves no more than there was and makes the second part small; and ``variance_left``,
+        the least share of the variance of the query's log-likelihood that can be left. They are 1
+        and 0 where losses are linear and S is right.
+
+    Notes
+    -----
+    It takes gradients of all rows at every draw, those of single rows and queries at
+    ``gradient_draws`` of them, and ``curvatures`` products of ``curvature_rows`` rows with a
+    Hessian, each as dear as two gradients. Memory is that of three times as many copies of the
+    weights as there are queries, of ``curvatures`` and of ``gradient_draws`` more.
+
+    Raises
+    ------
+    ValueError
+        If the run holds no weights, or does not fit the model or the rows.
+    BIFError
+        As :func:`ppl_bif.influence`.
+
+    Examples
+    --------
+    >>> import jax.numpy as jnp
+    >>> import ppl_bif as bif
+    >>> from ppl_bif.numpyro import localize
+    >>> rng = np.random.default_rng(0)
+    >>> x, y = rng.normal(size=(20, 2)), rng.normal(size=20)
+    >>> model = localize(lambda p, x: x @ p["w"], {"w": jnp.zeros(2)}, likelihood="normal",
+    ...                  localization=1.0)
+    >>> rows = {"train": (x, y), "query": (x[:3], y[:3])}
+    >>> run = bif.sample(model, **rows, draws=50, save_weights=True)
+    >>> scores = bif.refine(run, model, **rows)
+    >>> dict(scores["influence"].sizes)
+    {'query': 3, 'train': 20}
+    """
+    for name, value in (("gradient_draws", gradient_draws), ("curvatures", curvatures)):
+        whole(name, value, least=2)
+    whole("curvature_rows", curvature_rows)
+    if is_weighted(run):
+        raise ValueError("draws of a guide are weighted, and are not refined: take ppl_bif.sample")
+    refuse_streamed(run)
+    sides = dict(zip(SIDES, traces(run, "train_obs", "query_obs", None), strict=True))
+    model = _as_sampled(model, run)
+    draws = _Draws.of(run, sorted(model.mode), sides["query"].chains)
+    slopes = model.make_slopes(_same_rows(sides, {"train": train, "query": query}))
+    _check_scores(slopes, draws, sides)
+    halves = np.array_split(draws.spread(gradient_draws), 2)
+    product = _mean_hessian(slopes, draws, np.concatenate(halves), sides, curvature_rows)
+    values, directions = lanczos(product, model.num_weights, curvatures)
+    spread = Spread(np.maximum(values, 0), directions, model.precision)
+    first, uphill = _by_halves(slopes, draws, halves, spread)
+    found = _together(run, sides["query"], first, uphill, shrink)
+    about = {"gradient_draws": sum(map(len, halves)), "curvatures": len(values)}
+    above = int((values > model.precision).sum())
+    return found.assign_attrs(**about, curvatures_above_localization=above)
+
+
+class _Draws(NamedTuple):
+    """Weights of the draws of some chains; a point is a chain and a draw."""
+
+    posterior: xr.Dataset
+    names: list[str]
+    points: np.ndarray
+
+    @classmethod
+    def of(cls, run: Any, names: list[str], chains: list[int]) -> "_Draws":
+        """Find the weights of a run by name."""
+        posterior = group(run, "posterior")
+        missing = names if posterior is None else [name for name in names if name not in posterior]
+        if posterior is None or missing:
+            raise ValueError(
+                f"the run holds no draws of {missing[:3]} ({len(missing)} in all): sample with "
+                "save_weights=True"
+            )
+        draws = posterior.sizes["draw"]
+        if len(chains) * draws < 4:
+            raise ValueError(f"gradients are averaged over at least 4 draws; got {draws}")
+        points = np.stack(np.meshgrid(chains, np.arange(draws), indexing="ij"), axis=-1)
+        return cls(posterior, names, points.reshape(-1, 2))
+
+    def spread(self, most: int) -> np.ndarray:
+        """Choose so many points evenly, chain after chain."""
+        count = len(self.points)
+        return self.points[np.linspace(0, count - 1, min(most, count)).astype(int)]
+
+    def read(self, points: np.ndarray) -> np.ndarray:
+        """Read weights, ``(point, d)``; points of a chain follow one another."""
+        parts = []
+        for chain in np.unique(points[:, 0]):
+            some = self.posterior.isel(chain=chain, draw=points[points[:, 0] == chain, 1])
+            flat = [some[name].transpose("draw", ...).values for name in self.names]
+            parts.append(np.concatenate([w.reshape(len(w), -1) for w in flat], axis=1))
+        return np.concatenate(parts)
+
+
+def _as_sampled(model: Model, run: Any) -> Model:
+    """Return the model with the localization of a run; refuse one that the run is not of."""
+    if model.sequential_only:
+        raise ValueError("scores of a network that lies on several devices are not refined")
+    known = root_attrs(run).get("localization")
+    if model.localization is None and known is not None:
+        model = model.resolve(float(known))
+    for name, own, of_run in (
+        ("localization", model.precision, model.precision if known is None else known),
+        ("inverse_temperature", model.inverse_temperature, inverse_temperature(run)),
+    ):
+        if not np.isclose(own, float(of_run)):
+            raise ValueError(f"the run has {name} {of_run}, the model {own}: pass the one sampled")
+    return model
+
+
+def _same_rows(sides: Mapping[str, Traces], given: Mapping[str, Any]) -> dict[str, Batch]:
+    """Check that there are as many rows as in the run."""
+    data = {name: as_batch(rows, name) for name, rows in given.items()}
+    for name, batch in data.items():
+        if num_rows(batch) != len(sides[name].ids):
+            raise ValueError(
+                f"the run has {len(sides[name].ids)} {name} rows; got {num_rows(batch)}: pass the "
+                "rows that were sampled with"
+            )
+    return data
+
+
+def _check_scores(slopes: Slopes, draws: _Draws, sides: Mapping[str, Traces]) -> None:
+    """Refuse a model or rows that do not give the log-likelihoods of the run's first draw."""
+    at = draws.read(draws.points[:1])[0]
+    for name, side in sides.items():
+        known = side.read(slice(0, len(side.ids)))[0, 0]
+        found = slopes.log_likelihood(name, at)
+        if not np.allclose(found, known, rtol=ROUNDING, atol=ROUNDING * np.abs(known).max()):
+            worst = int(np.argmax(np.abs(found - known)))
+            raise ValueError(
+                f"this model and these {name} rows do not give the run's log-likelihoods: "
+                f"{found[worst]:.4g} for {known[worst]:.4g} of row {worst} at its first draw: "
+                "pass the model and the rows that were sampled with, in their order"
+            )
+
+
+def _mean_hessian(
+    slopes: Slopes, draws: _Draws, points: np.ndarray, sides: Mapping[str, Traces], rows: int
+) -> Callable[[np.ndarray], np.ndarray]:
+    """Return the product with the Hessian of the tempered loss, a mean over points."""
+    total = len(sides["train"].ids)
+    each = min(total, -(-rows // len(points)))
+    # In turn: all rows are seen alike.
+    turns = -(-each * len(points) // total)
+    order = np.concatenate([np.random.default_rng(i).permutation(total) for i in range(turns)])
+    chosen = order[: each * len(points)].reshape(len(points), each)
+    weights = draws.read(points)
+    return lambda vector: slopes.curved(weights, chosen, vector)
+
+
+def _by_halves(
+    slopes: Slopes, draws: _Draws, halves: Sequence[np.ndarray], spread: Spread
+) -> tuple[np.ndarray, np.ndarray]:
+    """Take directions of the queries from one half of the draws, all else from the other.
+
+    Returns
+    -------
+    first : numpy.ndarray, (half, query, train)
+        Products of the directions with the rows' mean gradients.
+    uphill : numpy.ndarray, (point, query)
+        With the potential's gradients, at all draws.
+    """
+    weights = [draws.read(points) for points in halves]
+    apart = np.array_split(draws.points, 2)
+    first, uphill = [], []
+    for own in (0, 1):
+        directions = spread.times(slopes.gradients("query", weights[1 - own]))
+        first.append(slopes.along("train", weights[own], directions))
+        at_once = max(1, HELD // directions.shape[1])
+        for start in range(0, len(apart[own]), at_once):
+            part = draws.read(apart[own][start : start + at_once])
+            uphill.append(slopes.uphill(part, directions))
+    return np.stack(first), np.concatenate(uphill)
+
+
+def _together(
+    run: Any, explained: Traces, first: np.ndarray, uphill: np.ndarray, shrink: str | None
+) -> xr.Dataset:
+    """Add both parts."""
+    series = explained.read(slice(0, len(explained.ids))).astype(float)
+    variate = uphill.reshape(series.shape).astype(float)
+    share, left = _regressed(series, variate)
+    if shrinks(shrink, "covariance", first.shape[2]):
+        # What is shrunk had better be small: the most that leaves no more variance than there was.
+        share = np.clip(2 * share, 0, 1)
+    rest = _scores_of(run, explained, series - share * variate, shrink)
+    beta = inverse_temperature(run)
+    mean = Estimate(beta * first.mean(axis=0), beta * _error_of_halves(first))
+    value = share[:, None] * mean.value + rest["influence"].values
+    mcse = np.hypot(share[:, None] * mean.mcse, rest["mcse"].values)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        false_sign = np.where(value == 0, 1.0, ndtr(-np.abs(value) / mcse))
+    dims = ("query", "train")
+    return xr.Dataset(
+        {
+            "influence": (dims, value),
+            "mcse": (dims, mcse),
+            "resolved": (dims, np.abs(value) > RESOLVED_ERRORS * mcse),
+            "false_sign": (dims, false_sign),
+            "first_order": (dims, mean.value),
+            "share": ("query", share),
+            "variance_left": ("query", left),
+        },
+        coords=rest.coords,
+        attrs={**rest.attrs, "query_variable": str(explained.array.name)},
+    )
+
+
+def _regressed(series: np.ndarray, variate: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Regress series on their variates: slopes, and the share of variance left, ``(query,)``."""
+    y, x = (each - each.mean(axis=1, keepdims=True) for each in (series, variate))
+    along, within, total = ((a * b).sum(axis=(0, 1)) for a, b in ((x, y), (x, x), (y, y)))
+    share = np.divide(along, within, out=np.zeros_like(along), where=within > 0)
+    left = np.divide(total - share * along, total, out=np.ones_like(total), where=total > 0)
+    return share, left
+
+
+def _scores_of(run: Any, explained: Traces, series: np.ndarray, shrink: str | None) -> xr.Dataset:
+    """Score other series ``(chain, draw, query)`` of the queries."""
+    sizes = [explained.array.sizes[dim] for dim in ("chain", "draw")]
+    of_all = np.zeros((*sizes, series.shape[2]))
+    of_all[explained.chains] = series
+    dims, ids = ("chain", "draw", "query"), {"query": explained.ids}
+    return influence(run, observable=lambda _: xr.DataArray(of_all, ids, dims), shrink=shrink)
+
+
+def _error_of_halves(first: np.ndarray) -> np.ndarray:
+    """Errors ``(query, train)`` of a mean of two halves: products of one of each query and row."""
+    squares = ((first[0] - first[1]) / 2).astype(float) ** 2
+    of_query, of_row = squares.mean(axis=1, keepdims=True), squares.mean(axis=0, keepdims=True)
+    return np.sqrt(of_query * of_row / max(squares.mean(), np.finfo(float).tiny))

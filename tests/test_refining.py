@@ -1,0 +1,183 @@
+"""Scores by gradients at the draws are the covariance, with less noise, in both backends."""
+
+import numpy as np
+import pytest
+
+import ppl_bif as bif
+from ppl_bif.low_rank import Spread, lanczos
+from ppl_bif.schema import group
+from tests.backends import random_layers
+from tests.truth import make_linear
+
+pytestmark = pytest.mark.filterwarnings("ignore:these draws will not be scored")
+
+
+def sampled(model, data, **settings):
+    return bif.sample(model, **data, progress=False, save_weights=True, **settings)
+
+
+def test_ritz_pairs_and_the_inverse_are_those_of_a_matrix():
+    rng = np.random.default_rng(0)
+    root = rng.normal(size=(12, 30)).astype(np.float32)
+    matrix = root.T @ root
+    values, vectors = lanczos(lambda v: matrix @ v, 30, 30)
+    np.testing.assert_allclose(values[-12:], np.linalg.eigvalsh(matrix)[-12:], rtol=1e-4)
+    inverse = np.linalg.inv(matrix + 3.0 * np.eye(30))
+    found = Spread(np.maximum(values, 0), vectors, 3.0).times(np.eye(30, dtype=np.float32))
+    np.testing.assert_allclose(found, inverse, atol=1e-5)
+
+
+def test_a_space_that_is_exhausted_is_enough():
+    """A Hessian of rank 2 has three different eigenvalues: so many images tell it."""
+    root = np.random.default_rng(1).normal(size=(2, 40)).astype(np.float32)
+    values, vectors = lanczos(lambda v: root.T @ (root @ v), 40, 40)
+    assert len(values) == len(vectors) < 10
+    np.testing.assert_allclose((vectors.T * values) @ vectors, root.T @ root, atol=2e-4)
+
+
+def differences(log_likelihood, at, step=1e-2):
+    """Central differences along each weight, ``(d, ...)``."""
+    moves = step * np.eye(len(at))
+    return np.stack([log_likelihood(at + m) - log_likelihood(at - m) for m in moves]) / (2 * step)
+
+
+@pytest.fixture
+def small(backend):
+    """A localized MLP of 23 weights, its rows, and its derivatives."""
+    rng = np.random.default_rng(0)
+    rows = np.float32(rng.normal(size=(30, 3))), rng.integers(3, size=30)
+    data = {"train": rows, "query": tuple(a[:7] for a in rows)}
+    model = backend.mlp(random_layers([3, 3, 3]), localization=2.0, inverse_temperature=0.5)
+    return model, data, model.make_slopes(data)
+
+
+def test_slopes_are_differences(small):
+    """Of rows, along directions, of the potential, and of its slope, at two points."""
+    model, _, slopes = small
+    names, rng = sorted(model.mode), np.random.default_rng(1)
+    mode = np.concatenate([np.asarray(model.mode[name]).ravel() for name in names])
+    points = np.float32(mode + 0.1 * rng.normal(size=(2, len(mode))))
+    directions = np.float32(rng.normal(size=(4, len(mode))))
+    of_rows = [differences(lambda w: slopes.log_likelihood("train", w), at).T for at in points]
+    mean = np.mean(of_rows, axis=0)
+    np.testing.assert_allclose(slopes.gradients("train", points), mean, atol=2e-3)
+    along = slopes.along("train", points, directions)
+    np.testing.assert_allclose(along, directions @ mean.T, atol=1e-2)
+    uphill = np.stack(
+        [
+            -0.5 * rows.sum(axis=0) + 2.0 * (at - mode)
+            for rows, at in zip(of_rows, points, strict=True)
+        ]
+    )
+    np.testing.assert_allclose(slopes.uphill(points, directions), uphill @ directions.T, atol=0.05)
+    chosen = np.stack([rng.permutation(30), rng.permutation(30)])
+
+    def mean_slope(offset):
+        pulled = slopes.uphill(points + np.float32(offset), np.eye(len(mode), dtype=np.float32))
+        return pulled.mean(axis=0) - 2.0 * (points.mean(axis=0) + offset - mode)
+
+    hessian = differences(mean_slope, np.zeros(len(mode)))
+    images = [slopes.curved(points, chosen, v) for v in directions]
+    np.testing.assert_allclose(images, directions @ hessian, atol=0.02)
+
+
+def test_a_linear_model_needs_no_draws_but_for_its_curvature(backend):
+    """Its covariances in closed form: of g's slopes and half the traces of products."""
+    truth = make_linear(60, 4)
+    data = {"train": truth.data, "query": tuple(a[:5] for a in truth.data)}
+    settings = {"localization": truth.gamma, "inverse_temperature": truth.beta}
+    model = backend.linear(truth.mode, **settings)
+    run = sampled(model, data, draws=400)
+    found = bif.refine(run, model, **data, gradient_draws=1600, shrink=None)
+    spread, mean = truth.covariance(), truth.mean()
+    slopes = truth.x * (truth.y - truth.x @ mean)[:, None]
+    first = slopes[:5] @ spread @ slopes.T
+    second = (truth.x[:5] @ spread @ truth.x.T) ** 2 / 2
+    expected = truth.beta * (first + second)
+    scale = np.sqrt((expected**2).mean())
+    value, error = found["influence"].values, found["mcse"].values
+    assert np.sqrt(((found["first_order"].values - truth.beta * first) ** 2).mean()) < 0.03 * scale
+    assert np.polyfit(expected.ravel(), value.ravel(), 1)[0] == pytest.approx(1, abs=0.05)
+    assert 0.6 < np.sqrt((((value - expected) / error) ** 2).mean()) < 1.5
+    plain = bif.influence(run, shrink=None)["mcse"].values
+    assert np.sqrt((error**2).mean()) < 0.8 * np.sqrt((plain**2).mean())
+    assert np.median(found["share"]) == pytest.approx(1, abs=0.1)
+
+
+def test_it_is_the_covariance_of_a_network_with_less_noise(small):
+    """Against another run of many more draws."""
+    model, data, _ = small
+    truth = bif.influence(sampled(model, data, draws=3000, seed=1), shrink=None)
+    run = sampled(model, data, draws=300)
+    plain = bif.influence(run, shrink=None)
+    for few in (90, 5):  # curvatures: all there are, and fewer than narrow the posterior
+        how = {"curvatures": few, "gradient_draws": 1200, "shrink": None}
+        found = bif.refine(run, model, **data, **how)
+        off = (found["influence"] - truth["influence"]).values
+        error = np.hypot(found["mcse"].values, truth["mcse"].values)
+        assert 0.6 < np.sqrt(((off / error) ** 2).mean()) < 1.5
+        assert float((found["mcse"] ** 2).mean()) < 0.8 * float((plain["mcse"] ** 2).mean())
+        assert (found["variance_left"] < 0.9).all()
+        slope = np.polyfit(truth["influence"].values.ravel(), found["influence"].values.ravel(), 1)
+        assert slope[0] == pytest.approx(1, abs=0.1)
+
+
+def test_scores_are_labelled_and_ranked_as_others(small):
+    model, data, _ = small
+    ids = {"train_ids": [f"t{i}" for i in range(30)], "query_ids": list("abcdefg")}
+    run = sampled(model, data, draws=50, **ids)
+    found = bif.refine(run, model, **data)
+    assert found["influence"].dims == ("query", "train")
+    assert found["train"].values.tolist() == ids["train_ids"]
+    assert found["query"].values.tolist() == ids["query_ids"]
+    assert found.attrs["query_variable"] == "query_obs"
+    assert found.attrs["gradient_draws"] == 200
+    best = bif.top(found, k=3)
+    assert best["train"].shape == (7, 2, 3)
+
+
+def test_a_chain_that_diverged_is_left_out(small):
+    model, data, _ = small
+    run = sampled(model, data, draws=50)
+    whole = bif.refine(run.isel(chain=[0, 2, 3]), model, **data, shrink=None)
+    group(run, "sample_stats")["diverging"][1] = True
+    for name in ("posterior", "log_likelihood"):
+        for variable in group(run, name).data_vars:
+            run[name][variable][1] = np.nan
+    run["sample_stats"]["diverging"][1] = True
+    found = bif.refine(run, model, **data, shrink=None)
+    assert found.attrs["chains_used"] == [0, 2, 3]
+    np.testing.assert_allclose(found["influence"], whole["influence"], atol=1e-4)
+
+
+def test_what_does_not_fit_is_refused(small, backend):
+    model, data, _ = small
+    run = sampled(model, data, draws=20)
+    with pytest.raises(ValueError, match="save_weights=True"):
+        bif.refine(bif.sample(model, **data, draws=20, progress=False), model, **data)
+    with pytest.raises(ValueError, match=r"the run has localization 2\.0, the model 3\.0"):
+        bif.refine(run, model.resolve(3.0), **data)
+    with pytest.raises(ValueError, match="the run has 30 train rows; got 7"):
+        bif.refine(run, model, train=data["query"], query=data["query"])
+    turned = tuple(a[::-1].copy() for a in data["train"])
+    with pytest.raises(ValueError, match="do not give the run's log-likelihoods"):
+        bif.refine(run, model, train=turned, query=data["query"])
+    other = backend.mlp(random_layers([3, 3, 3]), localization=2.0)
+    with pytest.raises(ValueError, match=r"inverse_temperature 0\.5, the model 1\.0"):
+        bif.refine(run, other, **data)
+    with pytest.raises(ValueError, match="curvatures"):
+        bif.refine(run, model, **data, curvatures=0)
+
+
+def test_tokens_are_summed(backend):
+    """Rows of tokens are scored as sequences."""
+    rng = np.random.default_rng(0)
+    x, y = np.float32(rng.normal(size=(24, 4, 3))), rng.integers(3, size=(24, 4))
+    y[:, 3] = -100
+    data = {"train": (x, y), "query": (x[:4], y[:4])}
+    model = backend.mlp(random_layers([3, 4, 3]), likelihood="tokens", localization=3.0)
+    truth = bif.influence(sampled(model, data, draws=1000, seed=1), shrink=None)
+    found = bif.refine(sampled(model, data, draws=100), model, **data, shrink=None)
+    off = (found["influence"] - truth["influence"]).values
+    error = np.hypot(found["mcse"].values, truth["mcse"].values)
+    assert 0.5 < np.sqrt(((off / error) ** 2).mean()) < 1.6
