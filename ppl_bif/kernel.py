@@ -1,7 +1,7 @@
 """What ``sample`` needs of a kernel, whatever its framework, and what kernels share."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -16,6 +16,7 @@ __all__ = [
     "JITTER",
     "MANY_ROWS",
     "MEASURE_EVERY",
+    "ONE_DEVICE",
     "PRIOR_DRAWS",
     "ROWS_AT_ONCE",
     "ROWS_OF_A_GRADIENT",
@@ -66,6 +67,8 @@ NUMBERS_AT_ONCE = 2**26
 LOGITS_AT_ONCE = 2**25
 # Rows that tell curvatures, and how local the prior is, and the fewest where they have many logits.
 MOST_LOOKED_AT, LEAST_LOOKED_AT = 1024, 4
+# What derivatives of single rows are not taken of.
+ONE_DEVICE = "scores of a network that lies on several devices are not refined: put it on one"
 # Draws of the prior that tell how local it is.
 PRIOR_DRAWS = 16
 
@@ -255,6 +258,11 @@ class Slopes(Protocol):
     Weights are flat, of sites in the order of their names: ``(d,)``, or ``(point, d)``.
     """
 
+    @property
+    def rows(self) -> int:
+        """Number of training rows."""
+        ...
+
     def log_likelihood(self, name: str, weights: np.ndarray) -> np.ndarray:
         """Return the log-likelihoods of a group's rows at some weights, ``(row,)``."""
         ...
@@ -271,8 +279,8 @@ class Slopes(Protocol):
         """Return products of the potential's gradients with directions, ``(point, direction)``."""
         ...
 
-    def curved(self, weights: np.ndarray, rows: np.ndarray, vector: np.ndarray) -> np.ndarray:
-        """Return the mean image of a vector under the tempered loss's Hessians, ``(d,)``.
+    def hessian(self, weights: np.ndarray, rows: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
+        """Return the product with the mean Hessian over points of the tempered loss.
 
         That at a point is of its own training rows, ``(point, row)``, rescaled to all.
         """

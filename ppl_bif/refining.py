@@ -1,6 +1,6 @@
 """Influence by gradients at the draws: far less noise than by the losses of the draws alone."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -10,21 +10,26 @@ from scipy.special import ndtr
 from ppl_bif.approximation import is_weighted
 from ppl_bif.blocks import RESOLVED_ERRORS
 from ppl_bif.checks import whole
-from ppl_bif.data import Batch, as_batch, num_rows
+from ppl_bif.data import Batch, as_batch, as_numpy, num_rows
+from ppl_bif.errors import BIFError
 from ppl_bif.kernel import Model, Slopes
 from ppl_bif.low_rank import Spread, lanczos
-from ppl_bif.schema import group, inverse_temperature, root_attrs
+from ppl_bif.schema import group, inverse_temperature, refuse_unmarked, root_attrs
 from ppl_bif.scores import influence, shrinks
 from ppl_bif.streaming import refuse_streamed
 from ppl_bif.tiles import Estimate
-from ppl_bif.traces import Traces, traces
+from ppl_bif.traces import Traces, refuse_unsampled, traces
+from ppl_bif.traces import spread as choose
+from ppl_bif.variables import refuse_other_draws
 
 __all__ = ["refine"]
 
 # Weights of draws that are held at once, as numbers.
 HELD = 2**27
-# Log-likelihoods that are computed again differ by rounding only.
-ROUNDING = 1e-2
+# Of so many rows log-likelihoods are computed again. In half of them they may differ by so much of
+# their spread over draws, which rounding makes no smaller than so many nats.
+CHECKED, MOST_OFF, ROUNDING = 256, 0.3, 1e-4
+LEAST_DRAWS = 4
 SIDES = ("train", "query")
 
 
@@ -121,21 +126,24 @@ def refine(
     whole("curvature_rows", curvature_rows)
     if is_weighted(run):
         raise ValueError("draws of a guide are weighted, and are not refined: take ppl_bif.sample")
+    refuse_unsampled(run)
     refuse_streamed(run)
     sides = dict(zip(SIDES, traces(run, "train_obs", "query_obs", None), strict=True))
+    shrunk = shrinks(shrink, "covariance", len(sides["train"].ids))
     model = _as_sampled(model, run)
-    draws = _Draws.of(run, sorted(model.mode), sides["query"].chains)
+    draws = _Draws.of(run, sorted(model.mode), sides["query"])
     slopes = model.make_slopes(_same_rows(sides, {"train": train, "query": query}))
-    _check_scores(slopes, draws, sides)
-    halves = np.array_split(draws.spread(gradient_draws), 2)
-    product = _mean_hessian(slopes, draws, np.concatenate(halves), sides, curvature_rows)
-    values, directions = lanczos(product, model.num_weights, curvatures)
-    spread = Spread(np.maximum(values, 0), directions, model.precision)
+    _check_scores(slopes, draws, model, sides, group(run, "constant_data"))
+    halves = draws.halves(gradient_draws)
+    spread = _spread(slopes, draws, np.concatenate(halves), model, (curvatures, curvature_rows))
     first, uphill = _by_halves(slopes, draws, halves, spread)
-    found = _together(run, sides["query"], first, uphill, shrink)
-    about = {"gradient_draws": sum(map(len, halves)), "curvatures": len(values)}
-    above = int((values > model.precision).sum())
-    return found.assign_attrs(**about, curvatures_above_localization=above)
+    found = _together(run, sides["query"], first, uphill, shrunk)
+    above = int((spread.curvature > model.precision).sum())
+    return found.assign_attrs(
+        gradient_draws=sum(map(len, halves)),
+        curvatures=len(spread.curvature),
+        curvatures_above_localization=above,
+    )
 
 
 class _Draws(NamedTuple):
@@ -146,8 +154,8 @@ class _Draws(NamedTuple):
     points: np.ndarray
 
     @classmethod
-    def of(cls, run: Any, names: list[str], chains: list[int]) -> "_Draws":
-        """Find the weights of a run by name."""
+    def of(cls, run: Any, names: list[str], side: Traces) -> "_Draws":
+        """Find the weights of a run by name, of the chains and draws of a side."""
         posterior = group(run, "posterior")
         missing = names if posterior is None else [name for name in names if name not in posterior]
         if posterior is None or missing:
@@ -155,16 +163,26 @@ class _Draws(NamedTuple):
                 f"the run holds no draws of {missing[:3]} ({len(missing)} in all): sample with "
                 "save_weights=True"
             )
+        refuse_other_draws(posterior[names[0]], side.array)
         draws = posterior.sizes["draw"]
-        if len(chains) * draws < 4:
-            raise ValueError(f"gradients are averaged over at least 4 draws; got {draws}")
-        points = np.stack(np.meshgrid(chains, np.arange(draws), indexing="ij"), axis=-1)
+        if len(side.chains) * draws < LEAST_DRAWS:
+            raise ValueError(
+                f"gradients are averaged over at least {LEAST_DRAWS} draws; got {draws} of each "
+                f"of {len(side.chains)} chains"
+            )
+        points = np.stack(np.meshgrid(side.chains, np.arange(draws), indexing="ij"), axis=-1)
         return cls(posterior, names, points.reshape(-1, 2))
 
-    def spread(self, most: int) -> np.ndarray:
-        """Choose so many points evenly, chain after chain."""
-        count = len(self.points)
-        return self.points[np.linspace(0, count - 1, min(most, count)).astype(int)]
+    def halves(self, most: int | None = None) -> list[np.ndarray]:
+        """Cut the points in two, chain after chain, and choose so many of both evenly."""
+        parts = np.array_split(self.points, 2)
+        if most is None:
+            return parts
+        counts = [min(len(part), max(1, most // 2)) for part in parts]
+        return [
+            part[np.linspace(0, len(part) - 1, count).astype(int)]
+            for part, count in zip(parts, counts, strict=True)
+        ]
 
     def read(self, points: np.ndarray) -> np.ndarray:
         """Read weights, ``(point, d)``; points of a chain follow one another."""
@@ -173,13 +191,12 @@ class _Draws(NamedTuple):
             some = self.posterior.isel(chain=chain, draw=points[points[:, 0] == chain, 1])
             flat = [some[name].transpose("draw", ...).values for name in self.names]
             parts.append(np.concatenate([w.reshape(len(w), -1) for w in flat], axis=1))
+            refuse_unmarked(parts[-1], "posterior", [int(chain)])
         return np.concatenate(parts)
 
 
 def _as_sampled(model: Model, run: Any) -> Model:
     """Return the model with the localization of a run; refuse one that the run is not of."""
-    if model.sequential_only:
-        raise ValueError("scores of a network that lies on several devices are not refined")
     known = root_attrs(run).get("localization")
     if model.localization is None and known is not None:
         model = model.resolve(float(known))
@@ -204,73 +221,94 @@ def _same_rows(sides: Mapping[str, Traces], given: Mapping[str, Any]) -> dict[st
     return data
 
 
-def _check_scores(slopes: Slopes, draws: _Draws, sides: Mapping[str, Traces]) -> None:
-    """Refuse a model or rows that do not give the log-likelihoods of the run's first draw."""
+def _check_scores(
+    slopes: Slopes,
+    draws: _Draws,
+    model: Model,
+    sides: Mapping[str, Traces],
+    constant: xr.Dataset | None,
+) -> None:
+    """Refuse a model or rows that do not give the run's log-likelihoods.
+
+    Those of its first draw and, where they are known, of w*. How far off is told in units of how
+    each row varies over draws, which half precision does not come near.
+    """
+    mode = np.concatenate([as_numpy(model.mode[name]).ravel() for name in draws.names])
     at = draws.read(draws.points[:1])[0]
     for name, side in sides.items():
-        known = side.read(slice(0, len(side.ids)))[0, 0]
-        found = slopes.log_likelihood(name, at)
-        if not np.allclose(found, known, rtol=ROUNDING, atol=ROUNDING * np.abs(known).max()):
-            worst = int(np.argmax(np.abs(found - known)))
-            raise ValueError(
-                f"this model and these {name} rows do not give the run's log-likelihoods: "
-                f"{found[worst]:.4g} for {known[worst]:.4g} of row {worst} at its first draw: "
-                "pass the model and the rows that were sampled with, in their order"
-            )
+        rows = choose(len(side.ids), CHECKED)
+        seen = side.read(rows)
+        known = {"at its first draw": (at, seen[0, 0])}
+        loss = None if constant is None else constant.get(f"{name}_loss_at_mode")
+        if loss is not None:
+            losses = loss.values.reshape(len(side.ids), -1).sum(axis=1)
+            known["at the trained weights"] = mode, -losses[rows]
+        for where, (weights, expected) in known.items():
+            off = np.abs(slopes.log_likelihood(name, weights)[rows] - expected)
+            spread = seen.std(axis=(0, 1)) + ROUNDING * np.abs(expected) + ROUNDING
+            if np.median(off / spread) > MOST_OFF:
+                raise ValueError(
+                    f"this model and these {name} rows do not give the run's log-likelihoods "
+                    f"{where}, which they miss by {off.max():.3g} nats: pass the model and the "
+                    "rows that were sampled with, in their order"
+                )
 
 
-def _mean_hessian(
-    slopes: Slopes, draws: _Draws, points: np.ndarray, sides: Mapping[str, Traces], rows: int
-) -> Callable[[np.ndarray], np.ndarray]:
-    """Return the product with the Hessian of the tempered loss, a mean over points."""
-    total = len(sides["train"].ids)
+def _spread(
+    slopes: Slopes, draws: _Draws, points: np.ndarray, model: Model, most: tuple[int, int]
+) -> Spread:
+    """Find the posterior's covariance by so many curvatures of so many rows over all points."""
+    curvatures, rows = most
+    total = slopes.rows
     each = min(total, -(-rows // len(points)))
     # In turn: all rows are seen alike.
     turns = -(-each * len(points) // total)
     order = np.concatenate([np.random.default_rng(i).permutation(total) for i in range(turns)])
     chosen = order[: each * len(points)].reshape(len(points), each)
-    weights = draws.read(points)
-    return lambda vector: slopes.curved(weights, chosen, vector)
+    product = slopes.hessian(draws.read(points), chosen)
+    values, directions = lanczos(product, model.num_weights, curvatures)
+    if not np.isfinite(values).all():
+        raise BIFError("the Hessian at the draws holds NaN or infinity: sample a smaller step")
+    return Spread(np.maximum(values, 0), directions, model.precision)
 
 
 def _by_halves(
     slopes: Slopes, draws: _Draws, halves: Sequence[np.ndarray], spread: Spread
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Take directions of the queries from one half of the draws, all else from the other.
+    """Take directions of the queries from either half of the draws, and follow them in both.
 
     Returns
     -------
-    first : numpy.ndarray, (half, query, train)
+    first : numpy.ndarray, (half of the queries, half of the rows, query, train)
         Products of the directions with the rows' mean gradients.
     uphill : numpy.ndarray, (point, query)
-        With the potential's gradients, at all draws.
+        With the potential's gradients at all draws, of directions from the other half.
     """
     weights = [draws.read(points) for points in halves]
-    apart = np.array_split(draws.points, 2)
-    first, uphill = [], []
-    for own in (0, 1):
-        directions = spread.times(slopes.gradients("query", weights[1 - own]))
-        first.append(slopes.along("train", weights[own], directions))
-        at_once = max(1, HELD // directions.shape[1])
-        for start in range(0, len(apart[own]), at_once):
-            part = draws.read(apart[own][start : start + at_once])
-            uphill.append(slopes.uphill(part, directions))
-    return np.stack(first), np.concatenate(uphill)
+    directions = [spread.times(slopes.gradients("query", at)) for at in weights]
+    both = np.concatenate(directions)
+    along = [slopes.along("train", at, both) for at in weights]
+    first = np.stack(along, axis=1).reshape(2, len(directions[0]), 2, -1).swapaxes(1, 2)
+    refuse_unmarked(first, "the rows' gradients", [*np.unique(draws.points[:, 0])])
+    at_once = max(1, HELD // both.shape[1])
+    uphill = [
+        slopes.uphill(draws.read(part), other)
+        for points, other in zip(draws.halves(), reversed(directions), strict=True)
+        for part in np.array_split(points, -(-len(points) // at_once))
+    ]
+    return first, np.concatenate(uphill)
 
 
 def _together(
-    run: Any, explained: Traces, first: np.ndarray, uphill: np.ndarray, shrink: str | None
+    run: Any, explained: Traces, first: np.ndarray, uphill: np.ndarray, shrunk: bool
 ) -> xr.Dataset:
     """Add both parts."""
     series = explained.read(slice(0, len(explained.ids))).astype(float)
     variate = uphill.reshape(series.shape).astype(float)
-    share, left = _regressed(series, variate)
-    if shrinks(shrink, "covariance", first.shape[2]):
-        # What is shrunk had better be small: the most that leaves no more variance than there was.
-        share = np.clip(2 * share, 0, 1)
-    rest = _scores_of(run, explained, series - share * variate, shrink)
+    share, left = _regressed(series, variate, most=shrunk)
+    rest = _scores_of(run, explained, series - share * variate, shrunk)
     beta = inverse_temperature(run)
-    mean = Estimate(beta * first.mean(axis=0), beta * _error_of_halves(first))
+    mean = Estimate(beta * (first[0, 1] + first[1, 0]) / 2, beta * _error_of_halves(first))
     value = share[:, None] * mean.value + rest["influence"].values
     mcse = np.hypot(share[:, None] * mean.mcse, rest["mcse"].values)
     with np.errstate(divide="ignore", invalid="ignore"):
@@ -291,26 +329,40 @@ def _together(
     )
 
 
-def _regressed(series: np.ndarray, variate: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Regress series on their variates: slopes, and the share of variance left, ``(query,)``."""
+def _regressed(
+    series: np.ndarray, variate: np.ndarray, *, most: bool
+) -> tuple[np.ndarray, np.ndarray]:
+    """Regress series on their variates: slopes, and the share of variance left, ``(query,)``.
+
+    The slope that leaves least; or the most, up to 1, that leaves no more than there was, which is
+    twice that.
+    """
     y, x = (each - each.mean(axis=1, keepdims=True) for each in (series, variate))
     along, within, total = ((a * b).sum(axis=(0, 1)) for a, b in ((x, y), (x, x), (y, y)))
     share = np.divide(along, within, out=np.zeros_like(along), where=within > 0)
-    left = np.divide(total - share * along, total, out=np.ones_like(total), where=total > 0)
-    return share, left
+    if most:
+        share = np.clip(2 * share, 0, 1)
+    gone = share * (2 * along - share * within)
+    return share, 1 - np.divide(gone, total, out=np.zeros_like(total), where=total > 0)
 
 
-def _scores_of(run: Any, explained: Traces, series: np.ndarray, shrink: str | None) -> xr.Dataset:
+def _scores_of(run: Any, explained: Traces, series: np.ndarray, shrunk: bool) -> xr.Dataset:
     """Score other series ``(chain, draw, query)`` of the queries."""
     sizes = [explained.array.sizes[dim] for dim in ("chain", "draw")]
     of_all = np.zeros((*sizes, series.shape[2]))
     of_all[explained.chains] = series
     dims, ids = ("chain", "draw", "query"), {"query": explained.ids}
-    return influence(run, observable=lambda _: xr.DataArray(of_all, ids, dims), shrink=shrink)
+    made = xr.DataArray(of_all, ids, dims, name=explained.array.name)
+    found = influence(run, observable=lambda _: made, shrink="eb" if shrunk else None)
+    return found[["influence", "mcse"]].compute()
 
 
 def _error_of_halves(first: np.ndarray) -> np.ndarray:
-    """Errors ``(query, train)`` of a mean of two halves: products of one of each query and row."""
-    squares = ((first[0] - first[1]) / 2).astype(float) ** 2
+    """Errors ``(query, train)`` of a mean of two halves: products of one of each query and row.
+
+    By how much either half's own product differs: to first order in the noise as the mean's error,
+    that which query and row have in common with it.
+    """
+    squares = ((first[0, 0] - first[1, 1]) / 2).astype(float) ** 2
     of_query, of_row = squares.mean(axis=1, keepdims=True), squares.mean(axis=0, keepdims=True)
     return np.sqrt(of_query * of_row / max(squares.mean(), np.finfo(float).tiny))

@@ -77,7 +77,8 @@ def test_slopes_are_differences(small):
         return pulled.mean(axis=0) - 2.0 * (points.mean(axis=0) + offset - mode)
 
     hessian = differences(mean_slope, np.zeros(len(mode)))
-    images = [slopes.curved(points, chosen, v) for v in directions]
+    product = slopes.hessian(points, chosen)
+    images = [product(v) for v in directions]
     np.testing.assert_allclose(images, directions @ hessian, atol=0.02)
 
 
@@ -165,8 +166,56 @@ def test_what_does_not_fit_is_refused(small, backend):
     other = backend.mlp(random_layers([3, 3, 3]), localization=2.0)
     with pytest.raises(ValueError, match=r"inverse_temperature 0\.5, the model 1\.0"):
         bif.refine(run, other, **data)
+    moved = backend.mlp(random_layers([3, 3, 3], seed=1), localization=2.0, inverse_temperature=0.5)
+    with pytest.raises(ValueError, match="at the trained weights"):
+        bif.refine(run, moved, **data)
     with pytest.raises(ValueError, match="curvatures"):
         bif.refine(run, model, **data, curvatures=0)
+    with pytest.raises(ValueError, match="shrink"):
+        bif.refine(run, model, **data, shrink="much")
+    with pytest.raises(ValueError, match="at least 4 draws; got 2 of each of 1 chains"):
+        bif.refine(run.isel(chain=[0], draw=[0, 1]), model, **data)
+
+
+def test_any_way_of_taking_parts_is_the_same(small, monkeypatch, tmp_path):
+    """Rows and points in parts, a run on disk, one query of one chain."""
+    model, data, _ = small
+    run = sampled(model, data, draws=20, store=tmp_path / "run")
+    how = {"gradient_draws": 10, "shrink": None}
+    whole = bif.refine(run, model, **data, **how)
+    monkeypatch.setattr("ppl_bif.kernel.NUMBERS_AT_ONCE", 200)
+    monkeypatch.setattr("ppl_bif.refining.HELD", 200)
+    parts = bif.refine(bif.open_store(tmp_path / "run"), model, **data, **how)
+    np.testing.assert_allclose(parts["influence"], whole["influence"], atol=1e-4)
+    np.testing.assert_allclose(parts["mcse"], whole["mcse"], atol=1e-4)
+    other = model.resolve(2.0)
+    other.rows_at_once = 7
+    for left in (run, run.isel(chain=[0, 1, 2]), run.isel(chain=[0])):
+        found = bif.refine(left, other, **data, **how)
+        assert np.isfinite(found["influence"]).all()
+    one = run.isel(query=[2])
+    asked = {"train": data["train"], "query": tuple(a[2:3] for a in data["query"])}
+    found = bif.refine(one, model, **asked, **how)
+    np.testing.assert_allclose(
+        found["first_order"][0], whole["first_order"].sel(query=2), atol=1e-4
+    )
+
+
+def test_what_is_shrunk_is_made_small(backend):
+    """With 200 rows, as much goes by gradients as leaves no more variance than there was."""
+    truth = make_linear(240, 4)._replace(beta=1.0)
+    data = {"train": truth.data, "query": tuple(a[:5] for a in truth.data)}
+    model = backend.linear(truth.mode, localization=truth.gamma)
+    run = sampled(model, data, draws=100)
+    shrunk, plain = (bif.refine(run, model, **data, shrink=how) for how in ("auto", None))
+    expected = np.clip(2 * plain["share"], 0, 1)
+    np.testing.assert_allclose(shrunk["share"], expected, atol=1e-6)
+    assert (shrunk["variance_left"] <= 1).all()
+    assert (shrunk["variance_left"] >= plain["variance_left"] - 1e-6).all()
+    spread, slopes = truth.covariance(), truth.x * (truth.y - truth.x @ truth.mean())[:, None]
+    second = (truth.x[:5] @ spread @ truth.x.T) ** 2 / 2
+    off = shrunk["influence"].values - (slopes[:5] @ spread @ slopes.T + second)
+    assert 0.5 < np.sqrt(((off / shrunk["mcse"].values) ** 2).mean()) < 1.5
 
 
 def test_tokens_are_summed(backend):

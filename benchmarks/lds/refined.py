@@ -81,7 +81,6 @@ def judged(task: tasks.Task, seed: int, options: argparse.Namespace) -> Iterator
                 name: round(float(found["resolved"].mean()), 4)
                 for name, found in (("shrunk", shrunk), ("refined", refined))
             },
-            "variance_left": round(float(refined["variance_left"].median()), 3),
             "curvatures_above_localization": refined.attrs["curvatures_above_localization"],
             "seconds_to_sample": round(seconds * draws / max(options.draws), 1),
             "seconds_to_refine": round(more, 1),

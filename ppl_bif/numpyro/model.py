@@ -22,7 +22,7 @@ from ppl_bif.checks import (
     whole,
 )
 from ppl_bif.data import Batch, digest, inputs, logits, map_arrays, num_rows
-from ppl_bif.kernel import as_localization, known_precision
+from ppl_bif.kernel import ONE_DEVICE, as_localization, known_precision
 from ppl_bif.memory import memory_per_row
 from ppl_bif.numpyro.likelihoods import as_likelihood
 from ppl_bif.numpyro.network import Network, as_network
@@ -132,6 +132,8 @@ class LocalizedModel:
 
     def make_slopes(self, data: Mapping[str, Batch]) -> Any:
         """Place data, and return the derivatives of their log-likelihoods."""
+        if self.laid:
+            raise ValueError(ONE_DEVICE)
         return import_module("ppl_bif.numpyro.slopes").Slopes(self, data)
 
     def resolve(self, localization: float) -> "LocalizedModel":

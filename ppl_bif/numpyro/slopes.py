@@ -1,6 +1,6 @@
 """Derivatives of log-likelihoods at given weights: of single rows, of all, and of second order."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from typing import Any
 
@@ -10,7 +10,7 @@ from jax import Array
 from jax.flatten_util import ravel_pytree
 
 from ppl_bif.data import Batch, batches, map_arrays, num_rows
-from ppl_bif.kernel import gradients_at_once
+from ppl_bif.kernel import ROWS_OF_A_GRADIENT, fewer_rows, gradients_at_once
 from ppl_bif.numpyro.alike import Alike
 from ppl_bif.numpyro.model import Held, LocalizedModel
 
@@ -26,8 +26,15 @@ class Slopes:
         placed = {name: map_arrays(self._place, batch) for name, batch in data.items()}
         self._train = placed["train"]
         logits = max(map(model.logits_per_row, placed.values()))
-        self._size = gradients_at_once(model.num_weights, logits)
+        self._size = model.rows_at_once or fewer_rows(ROWS_OF_A_GRADIENT, logits)
         self._parts = {name: list(batches(batch, self._size)) for name, batch in placed.items()}
+        few = gradients_at_once(model.num_weights, logits)
+        self._few = {name: list(batches(batch, few)) for name, batch in placed.items()}
+
+    @property
+    def rows(self) -> int:
+        """Number of training rows."""
+        return num_rows(self._train)
 
     def log_likelihood(self, name: str, weights: np.ndarray) -> np.ndarray:
         """Return the log-likelihoods of a group's rows at some weights, ``(row,)``."""
@@ -55,12 +62,20 @@ class Slopes:
             found.append(np.asarray(towards @ slope))
         return np.stack(found)
 
-    def curved(self, weights: np.ndarray, rows: np.ndarray, vector: np.ndarray) -> np.ndarray:
-        """Return the mean image of a vector under the tempered loss's Hessians, ``(d,)``."""
-        along, total = self._weights(vector), 0.0
-        for at, chosen in zip(self._weights(weights), self._place(rows), strict=True):
-            total += _image(*self._of, at, self._train, chosen, along)
-        return num_rows(self._train) / rows.size * np.asarray(total)
+    def hessian(self, weights: np.ndarray, rows: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
+        """Return the product with the mean Hessian over points of the tempered loss."""
+        points, scale = self._weights(weights), self.rows / rows.size
+        cuts = list(range(self._size, rows.shape[1], self._size))
+        parts = [self._place(part) for part in np.split(rows, cuts, axis=1)]
+
+        def product(vector: np.ndarray) -> np.ndarray:
+            along, total = self._weights(vector), 0.0
+            for part in parts:
+                for at, seen in zip(points, part, strict=True):
+                    total += _image(*self._of, at, self._train, seen, along)
+            return scale * np.asarray(total)
+
+        return product
 
     def _place(self, array: Any) -> Array:
         return jax.device_put(array, self.model.data_place)
@@ -71,7 +86,7 @@ class Slopes:
     def _means(self, name: str, weights: np.ndarray) -> Iterator[Array]:
         """Give the mean gradients of some rows after others, ``(row, d)``."""
         at = self._weights(weights)
-        for part in self._parts[name]:
+        for part in self._few[name]:
             yield sum(_row_slopes(*self._of, point, part) for point in at) / len(at)
 
 

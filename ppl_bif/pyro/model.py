@@ -20,7 +20,7 @@ from ppl_bif.checks import (
     whole,
 )
 from ppl_bif.data import Batch, digest, inputs, logits, map_arrays, num_rows, target
-from ppl_bif.kernel import as_localization, known_precision
+from ppl_bif.kernel import ONE_DEVICE, as_localization, known_precision
 from ppl_bif.memory import memory_per_row
 from ppl_bif.pyro.likelihoods import as_likelihood
 from ppl_bif.pyro.network import Network, as_network, is_sharded
@@ -123,6 +123,8 @@ class LocalizedModel:
 
     def make_slopes(self, data: Mapping[str, Batch]) -> Any:
         """Place data, and return the derivatives of their log-likelihoods."""
+        if self.sequential_only:
+            raise ValueError(ONE_DEVICE)
         return import_module("ppl_bif.pyro.slopes").Slopes(self, data)
 
     def resolve(self, localization: float) -> "LocalizedModel":

@@ -1,19 +1,23 @@
 """Derivatives of log-likelihoods at given weights: of single rows, of all, and of second order."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from operator import itemgetter
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from ppl_bif.data import Batch, batches, map_arrays, num_rows
-from ppl_bif.kernel import gradients_at_once
+from ppl_bif.kernel import ROWS_OF_A_GRADIENT, fewer_rows, gradients_at_once
 from ppl_bif.pyro.chainwise import Chainwise, flatten, over_chains, unflatten
 from ppl_bif.pyro.model import LocalizedModel
 
 __all__ = ["Slopes"]
+
+# As many points are moved at once as there are rows in so many gradients of one.
+GRADIENTS = 4
 
 
 class Slopes:
@@ -25,13 +29,19 @@ class Slopes:
         placed = {name: map_arrays(self._place, batch) for name, batch in data.items()}
         self._train = placed["train"]
         logits = max(map(model.logits_per_row, placed.values()))
-        self._size = gradients_at_once(model.num_weights, logits)
+        self._size = model.rows_at_once or fewer_rows(ROWS_OF_A_GRADIENT, logits)
         self._parts = {name: list(batches(batch, self._size)) for name, batch in placed.items()}
+        few = gradients_at_once(model.num_weights, logits)
+        self._few = {name: list(batches(batch, few)) for name, batch in placed.items()}
+        self._row_slope = self._mapped_over_rows()
         alone = model.convolves_on_cpu
-        # Of rows that are convolved, vmap is quicker than one after another; of weights it is not.
-        self._row_slope = Chainwise(self._slope_of_row)
         self._slope = Chainwise(self._slope_of_loss, one_by_one=alone)
         self._image = Chainwise(self._image_of_vector, one_by_one=alone)
+
+    @property
+    def rows(self) -> int:
+        """Number of training rows."""
+        return num_rows(self._train)
 
     def log_likelihood(self, name: str, weights: np.ndarray) -> np.ndarray:
         """Return the log-likelihoods of a group's rows at some weights, ``(row,)``."""
@@ -52,22 +62,30 @@ class Slopes:
 
     def uphill(self, weights: np.ndarray, directions: np.ndarray) -> np.ndarray:
         """Return products of the potential's gradients with directions, ``(point, direction)``."""
-        at, towards = self._weights(weights), self._weights(directions)
-        slope = self.model.precision * (at - flatten(self._mode))
-        for part in self._parts["train"]:
-            slope += self._slope((at,), (part,))
-        return (slope @ towards.T).cpu().numpy()
+        towards, found = self._weights(directions), []
+        for at in self._weights(weights).split(self._points(num_rows(self._parts["train"][0]))):
+            slope = self.model.precision * (at - flatten(self._mode))
+            for part in self._parts["train"]:
+                slope += self._slope((at,), (part,))
+            found.append((slope @ towards.T).cpu().numpy())
+        return np.concatenate(found)
 
-    def curved(self, weights: np.ndarray, rows: np.ndarray, vector: np.ndarray) -> np.ndarray:
-        """Return the mean image of a vector under the tempered loss's Hessians, ``(d,)``."""
-        at, along = self._weights(weights), self._weights(vector)
-        some = max(1, self._size // rows.shape[1])
-        total = torch.zeros_like(along)
-        for points, chosen in zip(at.split(some), self._place(rows).split(some), strict=True):
-            seen = map_arrays(itemgetter(chosen), self._train)
-            total += self._image((points, seen), (along,)).sum(dim=0)
-        scale = num_rows(self._train) / rows.size
-        return scale * total.cpu().numpy()
+    def hessian(self, weights: np.ndarray, rows: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
+        """Return the product with the mean Hessian over points of the tempered loss."""
+        at, chosen = self._weights(weights), self._place(rows)
+        scale, parts = self.rows / rows.size, chosen.split(self._size, dim=1)
+        some = self._points(parts[0].shape[1])
+
+        def product(vector: np.ndarray) -> np.ndarray:
+            along = self._weights(vector)
+            total = torch.zeros_like(along)
+            for part in parts:
+                for points, seen in zip(at.split(some), part.split(some), strict=True):
+                    batch = map_arrays(itemgetter(seen), self._train)
+                    total += self._image((points, batch), (along,)).sum(dim=0)
+            return scale * total.cpu().numpy()
+
+        return product
 
     def _place(self, array: Any) -> Tensor:
         return torch.as_tensor(array, device=self.model.device)
@@ -75,10 +93,27 @@ class Slopes:
     def _weights(self, array: np.ndarray) -> Tensor:
         return self._place(array).to(self.model.dtype)
 
+    def _points(self, rows: int) -> int:
+        """Return how many points are moved at once, with so many rows each."""
+        return max(1, GRADIENTS * self._size // rows)
+
+    def _mapped_over_rows(self) -> Chainwise:
+        """Return gradients of rows by vmap, or one by one where a network branches on data.
+
+        Also of rows that are convolved on a CPU, vmap is the quicker.
+        """
+        at = flatten(self._mode)[0]
+        few = map_arrays(itemgetter(slice(2)), self._train)
+        try:
+            over_chains(self._slope_of_row, (few,), (at,))
+        except RuntimeError:
+            return Chainwise(self._slope_of_row, one_by_one=True)
+        return Chainwise(self._slope_of_row)
+
     def _means(self, name: str, weights: np.ndarray) -> Iterator[Tensor]:
         """Give the mean gradients of some rows after others, ``(row, d)``."""
         at = self._weights(weights)
-        for part in self._parts[name]:
+        for part in self._few[name]:
             total = torch.zeros(num_rows(part), at.shape[1], dtype=at.dtype, device=at.device)
             for point in at:
                 total += self._row_slope((part,), (point,))
@@ -93,7 +128,9 @@ class Slopes:
         return torch.func.grad(lambda w: -beta * self._scores(w, batch).sum())(at)
 
     def _image_of_vector(self, at: Tensor, batch: Batch, vector: Tensor) -> Tensor:
-        return torch.func.grad(lambda w: self._slope_of_loss(w, batch) @ vector)(at)
+        # Fused attention has no second derivative.
+        with sdpa_kernel(SDPBackend.MATH):
+            return torch.func.grad(lambda w: self._slope_of_loss(w, batch) @ vector)(at)
 
     def _scores(self, at: Tensor, batch: Batch) -> Tensor:
         named = {name: w[0] for name, w in unflatten(at[None], self._mode).items()}
