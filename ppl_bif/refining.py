@@ -94,10 +94,13 @@ def refine(
 
     Notes
     -----
+    Stein's identity holds for draws of the posterior itself. Where steps are too large, or
+    minibatches heat the chain, scores are not quite those of the run's own law.
+
     It takes gradients of all rows at every draw, those of single rows and queries at
     ``gradient_draws`` of them, and ``curvatures`` products of ``curvature_rows`` rows with a
-    Hessian, each as dear as two gradients. Memory is that of three times as many copies of the
-    weights as there are queries, of ``curvatures`` and of ``gradient_draws`` more.
+    Hessian, each as dear as two gradients. Memory is that of some six copies of the weights for
+    each query, three for each curvature, and one for each of ``gradient_draws``.
 
     Raises
     ------
