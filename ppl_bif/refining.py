@@ -10,7 +10,7 @@ from scipy.special import ndtr
 from ppl_bif.approximation import is_weighted
 from ppl_bif.blocks import RESOLVED_ERRORS
 from ppl_bif.checks import whole
-from ppl_bif.data import Batch, as_batch, as_numpy, num_rows
+from ppl_bif.data import Batch, as_batch, as_numpy, batches, num_rows
 from ppl_bif.errors import BIFError
 from ppl_bif.kernel import Model, Slopes
 from ppl_bif.low_rank import Spread, lanczos
@@ -24,8 +24,10 @@ from ppl_bif.variables import refuse_other_draws
 
 __all__ = ["refine"]
 
-# Weights of draws that are held at once, as numbers.
-HELD = 2**27
+# Blocks of draws, between which errors are told.
+BLOCKS = 8
+# Numbers that directions of queries hold at once, and weights of draws: 4 GB in single precision.
+HELD = 2**30
 # Of so many rows log-likelihoods are computed again. In half of them they may differ by so much of
 # their spread over draws, which rounding makes no smaller than so many nats.
 CHECKED, MOST_OFF, ROUNDING = 256, 0.3, 1e-4
@@ -82,15 +84,15 @@ def refine(
     -------
     xarray.Dataset
         Dims (query, train): ``influence``, which estimates what :func:`ppl_bif.influence` does, in
-        its sign and unit; ``mcse``, its Monte Carlo standard error, of the first part from how two
-        halves of the draws differ, on average for each query and each row; ``resolved``, whether
-        abs(influence) > 2 mcse; ``false_sign``, the probability of the other sign.
+        its sign and unit; ``mcse``, its Monte Carlo standard error, of the first part by leaving
+        out each of 8 blocks of draws in turn; ``resolved``, whether abs(influence) > 2 mcse;
+        ``false_sign``, the probability of the other sign.
         ``first_order``: the first part alone with c = 1. It has next to no noise, but is not the
         covariance, and by how much is not known of a single pair. By query ``share``, which is c:
         that which leaves least variance or, where the second part is shrunk, twice that, up to 1,
         which leaves no more than there was and makes the second part small; and ``variance_left``,
-        the least share of the variance of the query's log-likelihood that can be left. They are 1
-        and 0 where losses are linear and S is right.
+        the share of the variance of the query's log-likelihood that it leaves. They are 1 and 0
+        where losses are linear and S is right.
 
     Notes
     -----
@@ -99,8 +101,9 @@ def refine(
 
     It takes gradients of all rows at every draw, those of single rows and queries at
     ``gradient_draws`` of them, and ``curvatures`` products of ``curvature_rows`` rows with a
-    Hessian, each as dear as two gradients. Memory is that of some six copies of the weights for
-    each query, three for each curvature, and one for each of ``gradient_draws``.
+    Hessian, each as dear as two gradients. Memory is that of some twenty copies of the weights for
+    each query, three for each curvature, and one for each of ``gradient_draws``; queries that take
+    more than some 10 GB are gone through one part after another, each with all of the above.
 
     Raises
     ------
@@ -135,15 +138,22 @@ def refine(
     shrunk = shrinks(shrink, "covariance", len(sides["train"].ids))
     model = _as_sampled(model, run)
     draws = _Draws.of(run, sorted(model.mode), sides["query"])
-    slopes = model.make_slopes(_same_rows(sides, {"train": train, "query": query}))
+    data = _same_rows(sides, {"train": train, "query": query})
+    slopes = model.make_slopes(data)
     _check_scores(slopes, draws, model, sides, group(run, "constant_data"))
-    halves = draws.halves(gradient_draws)
-    spread = _spread(slopes, draws, np.concatenate(halves), model, (curvatures, curvature_rows))
-    first, uphill = _by_halves(slopes, draws, halves, spread)
+    blocks = draws.blocks(gradient_draws)
+    spread = _spread(slopes, draws, np.concatenate(blocks), model, (curvatures, curvature_rows))
+    parts = []
+    at_once = max(1, HELD // (len(blocks) * model.num_weights))
+    for some in batches(data["query"], at_once):
+        slopes = model.make_slopes({"train": data["train"], "query": some})
+        parts.append(_by_blocks(slopes, draws, blocks, spread))
+    first = Estimate(*(np.concatenate(part) for part in zip(*(f for f, _ in parts), strict=True)))
+    uphill = np.concatenate([of for _, of in parts], axis=1)
     found = _together(run, sides["query"], first, uphill, shrunk)
     above = int((spread.curvature > model.precision).sum())
     return found.assign_attrs(
-        gradient_draws=sum(map(len, halves)),
+        gradient_draws=sum(map(len, blocks)),
         curvatures=len(spread.curvature),
         curvatures_above_localization=above,
     )
@@ -176,12 +186,10 @@ class _Draws(NamedTuple):
         points = np.stack(np.meshgrid(side.chains, np.arange(draws), indexing="ij"), axis=-1)
         return cls(posterior, names, points.reshape(-1, 2))
 
-    def halves(self, most: int | None = None) -> list[np.ndarray]:
-        """Cut the points in two, chain after chain, and choose so many of both evenly."""
-        parts = np.array_split(self.points, 2)
-        if most is None:
-            return parts
-        counts = [min(len(part), max(1, most // 2)) for part in parts]
+    def blocks(self, most: int | None = None) -> list[np.ndarray]:
+        """Cut the points into blocks, chain after chain, and choose so many in all evenly."""
+        parts = np.array_split(self.points, min(BLOCKS, len(self.points)))
+        counts = [min(len(part), max(1, (most or len(part) * BLOCKS) // BLOCKS)) for part in parts]
         return [
             part[np.linspace(0, len(part) - 1, count).astype(int)]
             for part, count in zip(parts, counts, strict=True)
@@ -275,35 +283,50 @@ def _spread(
     return Spread(np.maximum(values, 0), directions, model.precision)
 
 
-def _by_halves(
-    slopes: Slopes, draws: _Draws, halves: Sequence[np.ndarray], spread: Spread
-) -> tuple[np.ndarray, np.ndarray]:
-    """Take directions of the queries from either half of the draws, and follow them in both.
+def _by_blocks(
+    slopes: Slopes, draws: _Draws, blocks: Sequence[np.ndarray], spread: Spread
+) -> tuple[Estimate, np.ndarray]:
+    """Take directions of the queries from other blocks of draws than what they are followed in.
 
     Returns
     -------
-    first : numpy.ndarray, (half of the queries, half of the rows, query, train)
-        Products of the directions with the rows' mean gradients.
+    first : Estimate, (query, train)
+        Products of the directions with the rows' mean gradients, and their errors by leaving out
+        each block in turn.
     uphill : numpy.ndarray, (point, query)
-        With the potential's gradients at all draws, of directions from the other half.
+        Products with the potential's gradients at all draws.
     """
-    weights = [draws.read(points) for points in halves]
-    directions = [spread.times(slopes.gradients("query", at)) for at in weights]
-    both = np.concatenate(directions)
-    along = [slopes.along("train", at, both) for at in weights]
-    first = np.stack(along, axis=1).reshape(2, len(directions[0]), 2, -1).swapaxes(1, 2)
-    refuse_unmarked(first, "the rows' gradients", [*np.unique(draws.points[:, 0])])
-    at_once = max(1, HELD // both.shape[1])
+    weights, count = [draws.read(points) for points in blocks], len(blocks)
+    directions = np.stack([spread.times(slopes.gradients("query", at)) for at in weights])
+    flat = directions.reshape(-1, directions.shape[2])
+    # Sums over pairs of blocks that a block is one of.
+    touched = np.zeros((count, directions.shape[1], slopes.rows), np.float32)
+    for own, at in enumerate(weights):
+        pairs = slopes.along("train", at, flat).reshape(touched.shape)
+        pairs[own] = 0
+        touched += pairs
+        touched[own] += pairs.sum(axis=0)
+    refuse_unmarked(touched, "the rows' gradients", np.unique(draws.points[:, 0]).tolist())
+    others = (directions.sum(axis=0) - directions) / np.float32(count - 1)
+    at_once = max(1, HELD // flat.shape[1])
     uphill = [
         slopes.uphill(draws.read(part), other)
-        for points, other in zip(draws.halves(), reversed(directions), strict=True)
+        for points, other in zip(draws.blocks(), others, strict=True)
         for part in np.array_split(points, -(-len(points) // at_once))
     ]
-    return first, np.concatenate(uphill)
+    return _jackknifed(touched), np.concatenate(uphill)
+
+
+def _jackknifed(touched: np.ndarray) -> Estimate:
+    """Mean over pairs of different blocks, and its error, of sums over those with each block."""
+    count, total = len(touched), touched.sum(axis=0, dtype=float) / 2
+    without = (total - touched) / ((count - 1) * (count - 2))
+    error = np.sqrt((count - 1) * without.var(axis=0))
+    return Estimate(total / (count * (count - 1)), error)
 
 
 def _together(
-    run: Any, explained: Traces, first: np.ndarray, uphill: np.ndarray, shrunk: bool
+    run: Any, explained: Traces, first: Estimate, uphill: np.ndarray, shrunk: bool
 ) -> xr.Dataset:
     """Add both parts."""
     series = explained.read(slice(0, len(explained.ids))).astype(float)
@@ -311,9 +334,9 @@ def _together(
     share, left = _regressed(series, variate, most=shrunk)
     rest = _scores_of(run, explained, series - share * variate, shrunk)
     beta = inverse_temperature(run)
-    mean = Estimate(beta * (first[0, 1] + first[1, 0]) / 2, beta * _error_of_halves(first))
-    value = share[:, None] * mean.value + rest["influence"].values
-    mcse = np.hypot(share[:, None] * mean.mcse, rest["mcse"].values)
+    part = beta * share[:, None]
+    value = part * first.value + rest["influence"].values
+    mcse = np.hypot(part * _smooth(first.mcse), rest["mcse"].values)
     with np.errstate(divide="ignore", invalid="ignore"):
         false_sign = np.where(value == 0, 1.0, ndtr(-np.abs(value) / mcse))
     dims = ("query", "train")
@@ -323,7 +346,7 @@ def _together(
             "mcse": (dims, mcse),
             "resolved": (dims, np.abs(value) > RESOLVED_ERRORS * mcse),
             "false_sign": (dims, false_sign),
-            "first_order": (dims, mean.value),
+            "first_order": (dims, beta * first.value),
             "share": ("query", share),
             "variance_left": ("query", left),
         },
@@ -360,12 +383,8 @@ def _scores_of(run: Any, explained: Traces, series: np.ndarray, shrunk: bool) ->
     return found[["influence", "mcse"]].compute()
 
 
-def _error_of_halves(first: np.ndarray) -> np.ndarray:
-    """Errors ``(query, train)`` of a mean of two halves: products of one of each query and row.
-
-    By how much either half's own product differs: to first order in the noise as the mean's error,
-    that which query and row have in common with it.
-    """
-    squares = ((first[0, 0] - first[1, 1]) / 2).astype(float) ** 2
+def _smooth(error: np.ndarray) -> np.ndarray:
+    """Make errors ``(query, train)`` products of one of each query and one of each row."""
+    squares = error**2
     of_query, of_row = squares.mean(axis=1, keepdims=True), squares.mean(axis=0, keepdims=True)
     return np.sqrt(of_query * of_row / max(squares.mean(), np.finfo(float).tiny))
