@@ -69,11 +69,9 @@ def some_at_once(network: torch.nn.Module, rows: Rows) -> Iterator[Tensor]:
         yield gradients(network, part)
 
 
-def gradients(
-    network: torch.nn.Module, rows: Rows, weights: dict[str, Tensor] | None = None
-) -> Tensor:
-    """Gradients of the rows' losses, ``(row, weight)``, at the network's weights or at others."""
-    weights = weights or {name: w.detach() for name, w in network.named_parameters()}
+def gradients(network: torch.nn.Module, rows: Rows) -> Tensor:
+    """Gradients of the rows' losses, ``(row, weight)``."""
+    weights = {name: w.detach() for name, w in network.named_parameters()}
 
     def loss(weights: dict[str, Tensor], x: Tensor, y: Tensor) -> Tensor:
         return each_loss(functional_call(network, weights, x[None]), y[None])[0]
