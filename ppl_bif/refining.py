@@ -13,6 +13,7 @@ from ppl_bif.checks import whole
 from ppl_bif.data import Batch, as_batch, as_numpy, batches, num_rows
 from ppl_bif.errors import BIFError
 from ppl_bif.kernel import Model, Slopes
+from ppl_bif.learning import losses_at_mode
 from ppl_bif.low_rank import Spread, lanczos
 from ppl_bif.schema import group, inverse_temperature, refuse_unmarked, root_attrs
 from ppl_bif.scores import influence, shrinks
@@ -140,7 +141,7 @@ def refine(
     draws = _Draws.of(run, sorted(model.mode), sides["query"])
     data = _same_rows(sides, {"train": train, "query": query})
     slopes = model.make_slopes(data)
-    _check_scores(slopes, draws, model, sides, group(run, "constant_data"))
+    _check_scores(run, slopes, draws, model, sides)
     blocks = draws.blocks(gradient_draws)
     spread = _spread(slopes, draws, np.concatenate(blocks), model, (curvatures, curvature_rows))
     parts = []
@@ -189,10 +190,11 @@ class _Draws(NamedTuple):
     def blocks(self, most: int | None = None) -> list[np.ndarray]:
         """Cut the points into blocks, chain after chain, and choose so many in all evenly."""
         parts = np.array_split(self.points, min(BLOCKS, len(self.points)))
-        counts = [min(len(part), max(1, (most or len(part) * BLOCKS) // BLOCKS)) for part in parts]
+        if most is None:
+            return parts
+        each = max(1, most // BLOCKS)
         return [
-            part[np.linspace(0, len(part) - 1, count).astype(int)]
-            for part, count in zip(parts, counts, strict=True)
+            part[np.linspace(0, len(part) - 1, min(len(part), each)).astype(int)] for part in parts
         ]
 
     def read(self, points: np.ndarray) -> np.ndarray:
@@ -233,11 +235,7 @@ def _same_rows(sides: Mapping[str, Traces], given: Mapping[str, Any]) -> dict[st
 
 
 def _check_scores(
-    slopes: Slopes,
-    draws: _Draws,
-    model: Model,
-    sides: Mapping[str, Traces],
-    constant: xr.Dataset | None,
+    run: Any, slopes: Slopes, draws: _Draws, model: Model, sides: Mapping[str, Traces]
 ) -> None:
     """Refuse a model or rows that do not give the run's log-likelihoods.
 
@@ -245,15 +243,13 @@ def _check_scores(
     each row varies over draws, which half precision does not come near.
     """
     mode = np.concatenate([as_numpy(model.mode[name]).ravel() for name in draws.names])
-    at = draws.read(draws.points[:1])[0]
+    at, constant = draws.read(draws.points[:1])[0], group(run, "constant_data")
     for name, side in sides.items():
         rows = choose(len(side.ids), CHECKED)
         seen = side.read(rows)
         known = {"at its first draw": (at, seen[0, 0])}
-        loss = None if constant is None else constant.get(f"{name}_loss_at_mode")
-        if loss is not None:
-            losses = loss.values.reshape(len(side.ids), -1).sum(axis=1)
-            known["at the trained weights"] = mode, -losses[rows]
+        if constant is not None and f"{name}_loss_at_mode" in constant:
+            known["at the trained weights"] = mode, -losses_at_mode(run, side)[rows]
         for where, (weights, expected) in known.items():
             off = np.abs(slopes.log_likelihood(name, weights)[rows] - expected)
             spread = seen.std(axis=(0, 1)) + ROUNDING * np.abs(expected) + ROUNDING
