@@ -61,8 +61,9 @@ COORDINATES = 8192
 ROWS_AT_ONCE, CONVOLVED_AT_ONCE = 1024, 256
 # Of a full gradient, so many rows are held at once.
 ROWS_OF_A_GRADIENT = 2048
-# Of gradients of single rows, so many numbers: 256 MB in single precision.
-NUMBERS_AT_ONCE = 2**26
+# Of gradients of single rows, so many numbers: 256 MB in single precision. On a CPU they are taken
+# 16 MB at a time: for more, pages are had from the system anew each time, which takes longer.
+NUMBERS_AT_ONCE, NUMBERS_AT_ONCE_ON_CPU = 2**26, 2**22
 # Of rows of tokens, as many as have so many logits: 128 MB in single precision.
 LOGITS_AT_ONCE = 2**25
 # Rows that tell curvatures, and how local the prior is, and the fewest where they have many logits.
@@ -341,22 +342,29 @@ def fewer_rows(usual: int, logits: int) -> int:
     return usual
 
 
-def gradients_at_once(weights: int, logits: int) -> int:
-    """Return of how many rows gradients are held at once, each of so many weights.
+def gradients_at_once(weights: int, logits: int, *, on_cpu: bool) -> tuple[int, int]:
+    """Return of how many rows gradients are held at once, and of how many of these they are taken.
 
     Parameters
     ----------
     weights
-        d.
+        Of each gradient, d.
     logits
         Of one row; 0 where outputs are few.
+    on_cpu
+        Whether they are taken on a CPU.
 
     Examples
     --------
-    >>> gradients_at_once(7_000, 0), gradients_at_once(1_600_000, 0)
-    (1024, 41)
+    >>> gradients_at_once(7_000, 0, on_cpu=False), gradients_at_once(1_600_000, 0, on_cpu=False)
+    ((1024, 1024), (41, 41))
+    >>> gradients_at_once(7_000, 0, on_cpu=True), gradients_at_once(1_600_000, 0, on_cpu=True)
+    ((599, 599), (40, 2))
     """
-    return fewer_rows(max(1, min(ROWS_AT_ONCE, NUMBERS_AT_ONCE // weights)), logits)
+    numbers = NUMBERS_AT_ONCE, NUMBERS_AT_ONCE_ON_CPU if on_cpu else NUMBERS_AT_ONCE
+    held, taken = (max(1, min(ROWS_AT_ONCE, n // weights)) for n in numbers)
+    held, taken = fewer_rows(held, logits), fewer_rows(taken, logits)
+    return held - held % taken, taken
 
 
 def rows_looked_at(rows: int, logits: int) -> int:

@@ -88,8 +88,9 @@ def refine(
         its sign and unit; ``mcse``, its Monte Carlo standard error, of the first part by leaving
         out each of 8 blocks of draws in turn; ``resolved``, whether abs(influence) > 2 mcse;
         ``false_sign``, the probability of the other sign.
-        ``first_order``: the first part alone with c = 1. It has next to no noise, but is not the
-        covariance, and by how much is not known of a single pair. By query ``share``, which is c:
+        ``first_order``: the first part alone with c = 1, and ``first_order_mcse``, its Monte Carlo
+        standard error. It has less noise, but is not the covariance, and by how much is not known
+        of a single pair. By query ``share``, which is c:
         that which leaves least variance or, where the second part is shrunk, twice that, up to 1,
         which leaves no more than there was and makes the second part small; and ``variance_left``,
         the share of the variance of the query's log-likelihood that it leaves. They are 1 and 0
@@ -330,9 +331,9 @@ def _together(
     share, left = _regressed(series, variate, most=shrunk)
     rest = _scores_of(run, explained, series - share * variate, shrunk)
     beta = inverse_temperature(run)
-    part = beta * share[:, None]
+    part, error = beta * share[:, None], _smooth(first.mcse)
     value = part * first.value + rest["influence"].values
-    mcse = np.hypot(part * _smooth(first.mcse), rest["mcse"].values)
+    mcse = np.hypot(part * error, rest["mcse"].values)
     with np.errstate(divide="ignore", invalid="ignore"):
         false_sign = np.where(value == 0, 1.0, ndtr(-np.abs(value) / mcse))
     dims = ("query", "train")
@@ -343,6 +344,7 @@ def _together(
             "resolved": (dims, np.abs(value) > RESOLVED_ERRORS * mcse),
             "false_sign": (dims, false_sign),
             "first_order": (dims, beta * first.value),
+            "first_order_mcse": (dims, beta * error),
             "share": ("query", share),
             "variance_left": ("query", left),
         },

@@ -1,8 +1,8 @@
 """Scores by gradients at few draws: ``python -m benchmarks.lds.refined TASK BACKEND``.
 
 One run from each seed, with default settings unless others are given, judged at several numbers of
-its first draws: LDS of plain, of shrunk and of refined scores, of their first order alone, and how
-many are resolved.
+its first draws: LDS of plain, of shrunk and of refined scores, of their first order alone, as it is
+and shrunk by its errors, and how many are resolved.
 Lines go to ``results/refined.jsonl``.
 """
 
@@ -20,6 +20,7 @@ from benchmarks.lds import tasks
 from benchmarks.lds.damped import some_queries
 from benchmarks.lds.ours import BACKENDS, localized
 from ppl_bif.evaluation import lds
+from ppl_bif.shrinkage import shrink
 
 RESULTS = Path(__file__).parent / "results" / "refined.jsonl"
 
@@ -76,6 +77,7 @@ def judged(task: tasks.Task, seed: int, options: argparse.Namespace) -> Iterator
                 "shrunk": quality(shrunk["influence"], task),
                 "refined": quality(refined["influence"], task),
                 "first order": quality(refined["first_order"], task),
+                "first order, shrunk": quality(shrunk_first_order(refined), task),
             },
             "resolved": {
                 name: round(float(found["resolved"].mean()), 4)
@@ -85,6 +87,12 @@ def judged(task: tasks.Task, seed: int, options: argparse.Namespace) -> Iterator
             "seconds_to_sample": round(seconds * draws / max(options.draws), 1),
             "seconds_to_refine": round(more, 1),
         }
+
+
+def shrunk_first_order(refined: xr.Dataset) -> xr.DataArray:
+    """Shrink the first order by its own errors."""
+    value = refined["first_order"]
+    return value.copy(data=shrink(value.values, refined["first_order_mcse"].values).mean)
 
 
 def quality(scores: xr.DataArray, task: tasks.Task) -> list[float]:

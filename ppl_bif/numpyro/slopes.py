@@ -5,6 +5,7 @@ from functools import partial
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax import Array
 from jax.flatten_util import ravel_pytree
@@ -28,7 +29,8 @@ class Slopes:
         logits = max(map(model.logits_per_row, placed.values()))
         self._size = model.rows_at_once or fewer_rows(ROWS_OF_A_GRADIENT, logits)
         self._parts = {name: list(batches(batch, self._size)) for name, batch in placed.items()}
-        few = gradients_at_once(model.num_weights, logits)
+        on_cpu = model.device.platform == "cpu"
+        few, self._fewer = gradients_at_once(model.num_weights, logits, on_cpu=on_cpu)
         self._few = {name: list(batches(batch, few)) for name, batch in placed.items()}
 
     @property
@@ -87,7 +89,10 @@ class Slopes:
         """Give the mean gradients of some rows after others, ``(row, d)``."""
         at = self._weights(weights)
         for part in self._few[name]:
-            yield sum(_row_slopes(*self._of, point, part) for point in at) / len(at)
+            yield jnp.concatenate([self._mean(some, at) for some in batches(part, self._fewer)])
+
+    def _mean(self, batch: Batch, at: Array) -> Array:
+        return sum(_row_slopes(*self._of, point, batch) for point in at) / len(at)
 
 
 # Called point by point: XLA's convolutions on a CPU are several times slower inside a loop.

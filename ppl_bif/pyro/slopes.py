@@ -31,7 +31,8 @@ class Slopes:
         logits = max(map(model.logits_per_row, placed.values()))
         self._size = model.rows_at_once or fewer_rows(ROWS_OF_A_GRADIENT, logits)
         self._parts = {name: list(batches(batch, self._size)) for name, batch in placed.items()}
-        few = gradients_at_once(model.num_weights, logits)
+        on_cpu = model.device.type == "cpu"
+        few, self._fewer = gradients_at_once(model.num_weights, logits, on_cpu=on_cpu)
         self._few = {name: list(batches(batch, few)) for name, batch in placed.items()}
         self._row_slope = self._mapped_over_rows()
         alone = model.convolves_on_cpu
@@ -114,10 +115,13 @@ class Slopes:
         """Give the mean gradients of some rows after others, ``(row, d)``."""
         at = self._weights(weights)
         for part in self._few[name]:
-            total = torch.zeros(num_rows(part), at.shape[1], dtype=at.dtype, device=at.device)
-            for point in at:
-                total += self._row_slope((part,), (point,))
-            yield total / len(at)
+            yield torch.cat([self._mean(some, at) for some in batches(part, self._fewer)])
+
+    def _mean(self, batch: Batch, at: Tensor) -> Tensor:
+        total = torch.zeros(num_rows(batch), at.shape[1], dtype=at.dtype, device=at.device)
+        for point in at:
+            total += self._row_slope((batch,), (point,))
+        return total / len(at)
 
     def _slope_of_row(self, row: Batch, at: Tensor) -> Tensor:
         alone = map_arrays(lambda a: a[None], row)
