@@ -17,6 +17,7 @@ from ppl_bif.learning import losses_at_mode
 from ppl_bif.low_rank import Spread, lanczos
 from ppl_bif.schema import group, inverse_temperature, refuse_unmarked, root_attrs
 from ppl_bif.scores import influence, shrinks
+from ppl_bif.shrinkage import smoothed
 from ppl_bif.streaming import refuse_streamed
 from ppl_bif.tiles import Estimate
 from ppl_bif.traces import Traces, refuse_unsampled, traces
@@ -331,7 +332,7 @@ def _together(
     share, left = _regressed(series, variate, most=shrunk)
     rest = _scores_of(run, explained, series - share * variate, shrunk)
     beta = inverse_temperature(run)
-    part, error = beta * share[:, None], _smooth(first.mcse)
+    part, error = beta * share[:, None], smoothed(first.mcse)
     value = part * first.value + rest["influence"].values
     mcse = np.hypot(part * error, rest["mcse"].values)
     with np.errstate(divide="ignore", invalid="ignore"):
@@ -379,10 +380,3 @@ def _scores_of(run: Any, explained: Traces, series: np.ndarray, shrunk: bool) ->
     made = xr.DataArray(of_all, ids, dims, name=explained.array.name)
     found = influence(run, observable=lambda _: made, shrink="eb" if shrunk else None)
     return found[["influence", "mcse"]].compute()
-
-
-def _smooth(error: np.ndarray) -> np.ndarray:
-    """Make errors ``(query, train)`` products of one of each query and one of each row."""
-    squares = error**2
-    of_query, of_row = squares.mean(axis=1, keepdims=True), squares.mean(axis=0, keepdims=True)
-    return np.sqrt(of_query * of_row / max(squares.mean(), np.finfo(float).tiny))

@@ -188,7 +188,8 @@ def test_any_way_of_taking_parts_is_the_same(small, monkeypatch, tmp_path):
     run = sampled(model, data, draws=20, store=tmp_path / "run")
     how = {"gradient_draws": 10, "shrink": None}
     whole = bif.refine(run, model, **data, **how)
-    monkeypatch.setattr("ppl_bif.kernel.NUMBERS_AT_ONCE_ON_CPU", 200)
+    monkeypatch.setattr("ppl_bif.kernel.NUMBERS_AT_ONCE", 200)
+    monkeypatch.setattr("ppl_bif.kernel.NUMBERS_AT_ONCE_ON_CPU", 100)
     monkeypatch.setattr("ppl_bif.refining.HELD", 1000)
     parts = bif.refine(bif.open_store(tmp_path / "run"), model, **data, **how)
     np.testing.assert_allclose(parts["influence"], whole["influence"], atol=1e-4)

@@ -1,7 +1,7 @@
 """EK-FAC influence functions by kronfluence, over a grid of dampings."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from tempfile import TemporaryDirectory
 from typing import Any
 
@@ -20,12 +20,14 @@ DAMPINGS = (1e-8, None, 1e-7, 1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0)
 SEED = 0
 
 
-def scores(task: Task, networks: int, device: str) -> Iterator[Result]:
+def scores(
+    task: Task, networks: int, device: str, dampings: Sequence[float | None] = DAMPINGS
+) -> Iterator[Result]:
     """Give the mean of the scores over networks trained from the first seeds, by damping."""
     n, q = len(task.train[1]), len(task.query[1])
     with TemporaryDirectory() as folder:
         fitted = [_fit(task, seed, f"{folder}/{seed}", device) for seed in range(networks)]
-        for damping in DAMPINGS:
+        for damping in dampings:
             made = [_score(analyzer, task, damping) for analyzer, _ in fitted]
             yield Result(
                 {"damping": "0.1 of the mean eigenvalue" if damping is None else damping},

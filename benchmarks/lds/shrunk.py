@@ -12,12 +12,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+import xarray as xr
 
 import ppl_bif as bif
 from benchmarks.lds import peer_ekfac, tasks
 from benchmarks.lds.ours import BACKENDS, localized
-from ppl_bif.evaluation import lds
-from ppl_bif.shrinkage import shrink
+from benchmarks.lds.refined import quality
+from ppl_bif.shrinkage import shrink, smoothed
 
 RESULTS = Path(__file__).parent / "results" / "shrunk.jsonl"
 SHARES = (0.0, 0.1, 0.2, 0.35, 0.5, 0.7, 1.0)
@@ -34,8 +35,7 @@ def main() -> None:
     task = tasks.load(options.task)
     for name, score in methods(task, options.backend):
         for share in SHARES:
-            found = lds(shrunk(score, share), task.truth)
-            judged = [round(float(found[each]), 4) for each in ("mean", "low", "high")]
+            judged = quality(xr.DataArray(shrunk(score, share), dims=("query", "train")), task)
             line = {"task": task.name, "method": name, "share": share, "lds": judged}
             print(line, flush=True)
             with RESULTS.open("a") as file:
@@ -44,8 +44,7 @@ def main() -> None:
 
 def methods(task: tasks.Task, backend: str) -> Iterator[tuple[str, np.ndarray]]:
     """Give scores ``(query, train)`` by name."""
-    peer_ekfac.DAMPINGS = DAMPINGS
-    for found in peer_ekfac.scores(task, 1, "cpu"):
+    for found in peer_ekfac.scores(task, 1, "cpu", DAMPINGS):
         yield f"EK-FAC, damping {found.settings['damping']:g}", found.score.T
     model, rows = localized(task, backend, {}), {"train": task.train, "query": task.query}
     run = bif.sample(model, **rows, draws=DRAWS, seed=0, progress=False, save_weights=True)
@@ -65,9 +64,7 @@ def shrunk(score: np.ndarray, share: float) -> np.ndarray:
     """
     if not share:
         return score
-    squares = score**2
-    of_query, of_row = (squares.mean(axis=axis, keepdims=True) for axis in (1, 0))
-    return shrink(score, share * np.sqrt(of_query * of_row / squares.mean())).mean
+    return shrink(score, share * smoothed(np.abs(score))).mean
 
 
 if __name__ == "__main__":

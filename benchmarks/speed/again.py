@@ -43,10 +43,10 @@ def timed(backend: str) -> None:
         print(f"{backend:8} {name:22} {time.process_time() - started:6.2f} CPU-s")
 
 
-def layers() -> list[np.ndarray]:
+def layers(widths: tuple[int, ...] = WIDTHS) -> list[np.ndarray]:
     """Make random weights, a matrix a layer."""
     rng = np.random.default_rng(1)
-    return [np.float32(rng.normal(size=(a, b)) / a**0.5) for a, b in pairwise(WIDTHS)]
+    return [np.float32(rng.normal(size=(a, b)) / a**0.5) for a, b in pairwise(widths)]
 
 
 def in_torch():

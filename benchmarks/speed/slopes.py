@@ -8,10 +8,11 @@ import os
 import subprocess
 import sys
 import time
-from itertools import pairwise
 from typing import Any
 
 import numpy as np
+
+from benchmarks.speed.again import layers
 
 WIDTHS, ROWS = (64, 512, 256, 10), 2048
 IMAGES, POINTS, DIRECTIONS = 40, 8, 10
@@ -50,12 +51,6 @@ def timed(name: str) -> None:
         print(f"  {numbers * 4 // 2**20:4} MB {rate:8.0f} rows a CPU-second", flush=True)
 
 
-def layers() -> list[np.ndarray]:
-    """Make random weights, a matrix a layer."""
-    rng = np.random.default_rng(1)
-    return [np.float32(rng.normal(size=(a, b)) / a**0.5) for a, b in pairwise(WIDTHS)]
-
-
 def rows(count: int, *shape: int) -> tuple[np.ndarray, np.ndarray]:
     """Make random rows of ten classes."""
     rng = np.random.default_rng(2)
@@ -68,7 +63,7 @@ def mlp_in_torch() -> Any:
     from ppl_bif.pyro import localize
 
     parts: list[torch.nn.Module] = []
-    for w in layers():
+    for w in layers(WIDTHS):
         linear = torch.nn.Linear(*w.shape, bias=False)
         linear.weight.data = torch.from_numpy(w.T.copy())
         parts += [linear, torch.nn.ReLU()]
@@ -87,7 +82,7 @@ def mlp_in_jax() -> Any:
             x = jax.nn.relu(x @ w)
         return x @ weights[-1]
 
-    weights = [jax.numpy.asarray(w) for w in layers()]
+    weights = [jax.numpy.asarray(w) for w in layers(WIDTHS)]
     model = localize(apply, weights, likelihood="categorical", localization=100.0)
     return model, rows(ROWS, WIDTHS[0])
 
