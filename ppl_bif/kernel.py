@@ -39,6 +39,9 @@ __all__ = [
     "spare_draws",
 ]
 
+# The top curvature of the tempered loss over gamma, by rule. What plain covariances of thousands of
+# draws still tell is most near 70; what no noise hides, as in ppl_bif.refine, near 200.
+CURVATURE_OVER_LOCALIZATION = {"auto": 70.0, "weak": 200.0}
 # eps L for the stiffest direction: full-batch steps are stable below 4, and the variance of that
 # direction is then inflated by 1 / (1 - eps L / 4), 14% at 0.5.
 STEP_OVER_CURVATURE = 0.5
@@ -78,6 +81,7 @@ class Model(Protocol):
     """A localized model, as ``sample`` sees it."""
 
     localization: float | None
+    localization_rule: str
     inverse_temperature: float
     # Whether chains can only be moved one after another, by several processes that hold parts.
     sequential_only: bool
@@ -441,16 +445,21 @@ def choose_gradient(value: Any, named: Mapping[str, Any], batch_size: int | None
     return named[value](None if batch_size is None else whole("batch_size", batch_size))
 
 
-def as_localization(value: Any) -> float | None:
-    """Return a localization as a float, or None for ``"auto"``."""
-    return None if isinstance(value, str) and value == "auto" else positive("localization", value)
+def as_localization(value: Any) -> tuple[float | None, str]:
+    """Return a localization, None where it is left to a rule, and the name of that rule."""
+    if isinstance(value, str):
+        if value not in CURVATURE_OVER_LOCALIZATION:
+            known = " or ".join(map(repr, CURVATURE_OVER_LOCALIZATION))
+            raise ValueError(f"localization must be a positive number, {known}; got {value!r}")
+        return None, value
+    return positive("localization", value), "auto"
 
 
 def known_precision(localization: float | None) -> float:
     """Return a localization that is known by now, or say how to get it."""
     if localization is None:
         raise ValueError(
-            "localization is 'auto', which ppl_bif.sample resolves from the curvature of the "
-            "data; elsewhere pass localization=..., or use model.resolve(localization)"
+            "localization is not known yet: ppl_bif.sample resolves it from the curvature of the "
+            "data; elsewhere pass a number, or use model.resolve(localization)"
         )
     return localization

@@ -10,6 +10,9 @@ import numpy as np
 
 __all__ = ["Spread", "lanczos"]
 
+# Images that find eigenvalues above a floor: so many for each, and more; looked at now and then.
+IMAGES_PER_VALUE, SPARE_IMAGES, LOOKED_EVERY = 1.5, 20, 10
+
 
 class Spread(NamedTuple):
     """The matrix (H + gamma I)^-1 where H has few directions.
@@ -36,17 +39,35 @@ class Spread(NamedTuple):
         >>> Spread(np.array([3.0]), np.array([[1.0, 0.0]]), 1.0).times(np.ones((1, 2)))
         array([[0.25, 1.  ]])
         """
-        less = 1 / (self.curvature + self.localization) - 1 / self.localization
+        less = self.localization / (self.curvature + self.localization) - 1
         within = (vectors @ self.directions.T) * less
-        return vectors / self.localization + within.astype(vectors.dtype) @ self.directions
+        # In place: vectors may be as many as fit in memory a few times.
+        found = within.astype(vectors.dtype) @ self.directions
+        found += vectors
+        found /= self.localization
+        return found
 
 
 def lanczos(
-    product: Callable[[np.ndarray], np.ndarray], size: int, steps: int
+    product: Callable[[np.ndarray], np.ndarray],
+    size: int,
+    steps: int,
+    *,
+    floor: float | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Approximate eigenpairs of a symmetric product by so many of its images (Ritz pairs).
+    """Approximate eigenpairs of a symmetric product by some of its images (Ritz pairs).
 
     Orthogonalized against all, as single precision would lose it otherwise.
+
+    Parameters
+    ----------
+    product, size
+        The product, of vectors of this size.
+    steps
+        Images, at most.
+    floor
+        Where only larger eigenvalues matter, fewer images are taken: half again as many as there
+        are such values, and 20.
 
     Returns
     -------
@@ -73,6 +94,15 @@ def lanczos(
             break
         basis[i] = vector / np.linalg.norm(vector)
         vector = images[i] = product(basis[i])
-    small = basis @ images.T
-    values, rotation = np.linalg.eigh((small + small.T) / 2)
+        if floor is not None and (i + 1) % LOOKED_EVERY == 0:
+            found, _ = _ritz(basis[: i + 1], images[: i + 1])
+            if len(found) >= IMAGES_PER_VALUE * (found > floor).sum() + SPARE_IMAGES:
+                basis, images = basis[: i + 1], images[: i + 1]
+                break
+    values, rotation = _ritz(basis, images)
     return values, rotation.T @ basis
+
+
+def _ritz(basis: np.ndarray, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    small = basis @ images.T
+    return np.linalg.eigh((small + small.T) / 2)

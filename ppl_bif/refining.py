@@ -1,6 +1,9 @@
 """Influence by gradients at the draws: far less noise than by the losses of the draws alone."""
 
+import math
+import sys
 from collections.abc import Mapping, Sequence
+from operator import itemgetter
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -10,14 +13,15 @@ from scipy.special import ndtr
 from ppl_bif.approximation import is_weighted
 from ppl_bif.blocks import RESOLVED_ERRORS
 from ppl_bif.checks import whole
-from ppl_bif.data import Batch, as_batch, as_numpy, batches, num_rows
+from ppl_bif.data import Batch, as_batch, as_numpy, batches, map_arrays, num_rows
 from ppl_bif.errors import BIFError
 from ppl_bif.kernel import Model, Slopes
 from ppl_bif.learning import losses_at_mode
 from ppl_bif.low_rank import Spread, lanczos
+from ppl_bif.memory import memory_to_use
 from ppl_bif.schema import group, inverse_temperature, refuse_unmarked, root_attrs
 from ppl_bif.scores import influence, shrinks
-from ppl_bif.shrinkage import smoothed
+from ppl_bif.shrinkage import shrink, smoothed
 from ppl_bif.streaming import refuse_streamed
 from ppl_bif.tiles import Estimate
 from ppl_bif.traces import Traces, refuse_unsampled, traces
@@ -28,8 +32,12 @@ __all__ = ["refine"]
 
 # Blocks of draws, between which errors are told.
 BLOCKS = 8
-# Numbers that directions of queries hold at once, and weights of draws: 4 GB in single precision.
+# Numbers that weights of draws hold at once: 4 GB in single precision.
 HELD = 2**30
+# Of the weights, of each query: the sum over blocks, a block's own, and what it is made from.
+COPIES, BYTES = 3, 4
+# Of so many rows, the part of errors that the queries' gradients have is looked at.
+EXAMINED = 32
 # Of so many rows log-likelihoods are computed again. In half of them they may differ by so much of
 # their spread over draws, which rounding makes no smaller than so many nats.
 CHECKED, MOST_OFF, ROUNDING = 256, 0.3, 1e-4
@@ -44,8 +52,9 @@ def refine(
     train: Any,
     query: Any,
     gradient_draws: int = 256,
-    curvatures: int = 90,
+    curvatures: int = 256,
     curvature_rows: int = 8192,
+    first_order: bool = False,
     shrink: str | None = "auto",
 ) -> xr.Dataset:
     r"""Estimate influence from the draws of a run and the gradients at them.
@@ -75,38 +84,41 @@ def refine(
     gradient_draws
         Draws, spread evenly over all, at which gradients of single rows are taken, and curvatures.
     curvatures
-        Products with the mean Hessian, and directions that S knows. Those that exceed the
-        localization matter.
+        Products with the mean Hessian, and directions that S knows, at most. Those that exceed the
+        localization matter: half again as many as do are enough, and 20.
     curvature_rows
         Training rows that each product sees, over all draws; others at each.
+    first_order
+        Leave the second part out: cheaper, and with far less noise, but not the covariance. It is
+        what foretells retraining best.
     shrink
-        How the second part is estimated, as in :func:`ppl_bif.influence`.
+        How both parts are estimated, as in :func:`ppl_bif.influence`.
 
     Returns
     -------
     xarray.Dataset
         Dims (query, train): ``influence``, which estimates what :func:`ppl_bif.influence` does, in
-        its sign and unit; ``mcse``, its Monte Carlo standard error, of the first part by leaving
-        out each of 8 blocks of draws in turn; ``resolved``, whether abs(influence) > 2 mcse;
-        ``false_sign``, the probability of the other sign.
-        ``first_order``: the first part alone with c = 1, and ``first_order_mcse``, its Monte Carlo
-        standard error. It has less noise, but is not the covariance, and by how much is not known
-        of a single pair. By query ``share``, which is c:
-        that which leaves least variance or, where the second part is shrunk, twice that, up to 1,
-        which leaves no more than there was and makes the second part small; and ``variance_left``,
-        the share of the variance of the query's log-likelihood that it leaves. They are 1 and 0
-        where losses are linear and S is right.
+        its sign and unit; ``mcse``, its Monte Carlo standard error, of the first part by 8 blocks
+        of draws; ``resolved``, whether abs(influence) > 2 mcse; ``false_sign``, the probability of
+        the other sign. ``first_order``: the first part alone with c = 1, not shrunk, and
+        ``first_order_mcse``, its Monte Carlo standard error. It has less noise, but is not the
+        covariance, and by how much is not known of a single pair. Where there is a second part, by
+        query ``share``, which is c: that which leaves least variance or, where the second part is
+        shrunk, twice that, up to 1, which leaves no more than there was and makes the second part
+        small; and ``variance_left``, the share of the variance of the query's log-likelihood that
+        it leaves. They are 1 and 0 where losses are linear and S is right.
 
     Notes
     -----
     Stein's identity holds for draws of the posterior itself. Where steps are too large, or
     minibatches heat the chain, scores are not quite those of the run's own law.
 
-    It takes gradients of all rows at every draw, those of single rows and queries at
-    ``gradient_draws`` of them, and ``curvatures`` products of ``curvature_rows`` rows with a
-    Hessian, each as dear as two gradients. Memory is that of some twenty copies of the weights for
-    each query, three for each curvature, and one for each of ``gradient_draws``; queries that take
-    more than some 10 GB are gone through one part after another, each with all of the above.
+    It takes gradients of all rows at every draw (unless ``first_order``), those of single rows at
+    ``gradient_draws`` of them, of the queries twice, and ``curvatures`` products of
+    ``curvature_rows`` rows with a Hessian, each as dear as two gradients. Memory is that of three
+    copies of the weights for each query and for each curvature, one for each of
+    ``gradient_draws``, and 256; queries that take more than half of the memory are gone through
+    one part after another, each with all gradients.
 
     Raises
     ------
@@ -147,13 +159,17 @@ def refine(
     blocks = draws.blocks(gradient_draws)
     spread = _spread(slopes, draws, np.concatenate(blocks), model, (curvatures, curvature_rows))
     parts = []
-    at_once = max(1, HELD // (len(blocks) * model.num_weights))
-    for some in batches(data["query"], at_once):
-        slopes = model.make_slopes({"train": data["train"], "query": some})
-        parts.append(_by_blocks(slopes, draws, blocks, spread))
-    first = Estimate(*(np.concatenate(part) for part in zip(*(f for f, _ in parts), strict=True)))
-    uphill = np.concatenate([of for _, of in parts], axis=1)
-    found = _together(run, sides["query"], first, uphill, shrunk)
+    examined = map_arrays(itemgetter(choose(len(sides["train"].ids), EXAMINED)), data["train"])
+    for some in batches(data["query"], _queries_at_once(model)):
+        slopes = model.make_slopes({"train": data["train"], "query": some, "examined": examined})
+        parts.append(_by_blocks(slopes, draws, blocks, spread, uphill=not first_order))
+    first, uphill = _joined(parts, inverse_temperature(run))
+    if first_order:
+        found = _alone(run, first, shrunk)
+    else:
+        found = _together(run, sides["query"], first, uphill, shrunk)
+    dims = ("query", "train")
+    found = found.assign(first_order=(dims, first.value), first_order_mcse=(dims, first.mcse))
     above = int((spread.curvature > model.precision).sum())
     return found.assign_attrs(
         gradient_draws=sum(map(len, blocks)),
@@ -275,52 +291,97 @@ def _spread(
     order = np.concatenate([np.random.default_rng(i).permutation(total) for i in range(turns)])
     chosen = order[: each * len(points)].reshape(len(points), each)
     product = slopes.hessian(draws.read(points), chosen)
-    values, directions = lanczos(product, model.num_weights, curvatures)
+    values, directions = lanczos(product, model.num_weights, curvatures, floor=model.precision)
     if not np.isfinite(values).all():
         raise BIFError("the Hessian at the draws holds NaN or infinity: sample a smaller step")
     return Spread(np.maximum(values, 0), directions, model.precision)
 
 
+def _queries_at_once(model: Model) -> int:
+    """Return of how many queries directions fit in memory, on the host and on the device."""
+    room = min(memory_to_use(free) or math.inf for free in (None, model.free_memory()))
+    return max(1, int(min(room / (COPIES * BYTES * model.num_weights), sys.maxsize)))
+
+
 def _by_blocks(
-    slopes: Slopes, draws: _Draws, blocks: Sequence[np.ndarray], spread: Spread
+    slopes: Slopes,
+    draws: _Draws,
+    blocks: Sequence[np.ndarray],
+    spread: Spread,
+    *,
+    uphill: bool,
 ) -> tuple[Estimate, np.ndarray]:
-    """Take directions of the queries from other blocks of draws than what they are followed in.
+    """Take directions of the queries from all blocks of draws but the one they are followed in.
 
     Returns
     -------
     first : Estimate, (query, train)
-        Products of the directions with the rows' mean gradients, and their errors by leaving out
-        each block in turn.
-    uphill : numpy.ndarray, (point, query)
-        Products with the potential's gradients at all draws.
+        Products of the directions with the rows' mean gradients, and their errors.
+    along : numpy.ndarray, (point, query)
+        Products with the potential's gradients at all draws, if asked for; else at none.
     """
-    weights, count = [draws.read(points) for points in blocks], len(blocks)
-    directions = np.stack([spread.times(slopes.gradients("query", at)) for at in weights])
-    flat = directions.reshape(-1, directions.shape[2])
-    # Sums over pairs of blocks that a block is one of.
-    touched = np.zeros((count, directions.shape[1], slopes.rows), np.float32)
-    for own, at in enumerate(weights):
-        pairs = slopes.along("train", at, flat).reshape(touched.shape)
-        pairs[own] = 0
-        touched += pairs
-        touched[own] += pairs.sum(axis=0)
-    refuse_unmarked(touched, "the rows' gradients", np.unique(draws.points[:, 0]).tolist())
-    others = (directions.sum(axis=0) - directions) / np.float32(count - 1)
-    at_once = max(1, HELD // flat.shape[1])
-    uphill = [
-        slopes.uphill(draws.read(part), other)
-        for points, other in zip(draws.blocks(), others, strict=True)
-        for part in np.array_split(points, -(-len(points) // at_once))
-    ]
-    return _jackknifed(touched), np.concatenate(uphill)
+    weights = [draws.read(points) for points in blocks]
+    examined = np.concatenate([slopes.gradients("examined", at) for at in weights])
+    total = spread.times(slopes.gradients("query", weights[0]))
+    for at in weights[1:]:
+        total += spread.times(slopes.gradients("query", at))
+    at_once = max(1, HELD // total.shape[1])
+    forward, crossed, along = [], [], [np.empty((0, len(total)), np.float32)]
+    for points, at in zip(draws.blocks(), weights, strict=True):
+        own = spread.times(slopes.gradients("query", at))
+        crossed.append((own @ examined.T).reshape(len(own), len(blocks), -1))
+        others = np.subtract(total, own, out=own)
+        others /= len(blocks) - 1
+        forward.append(slopes.along("train", at, others))
+        if uphill:
+            parts = np.array_split(points, -(-len(points) // at_once))
+            along += [slopes.uphill(draws.read(part), others) for part in parts]
+    pairs, chains = np.stack(forward), np.unique(draws.points[:, 0]).tolist()
+    refuse_unmarked(pairs, "the rows' gradients", chains)
+    return _with_errors(pairs, np.stack(crossed)), np.concatenate(along)
 
 
-def _jackknifed(touched: np.ndarray) -> Estimate:
-    """Mean over pairs of different blocks, and its error, of sums over those with each block."""
-    count, total = len(touched), touched.sum(axis=0, dtype=float) / 2
-    without = (total - touched) / ((count - 1) * (count - 2))
-    error = np.sqrt((count - 1) * without.var(axis=0))
-    return Estimate(total / (count * (count - 1)), error)
+def _with_errors(forward: np.ndarray, crossed: np.ndarray) -> Estimate:
+    """Average over blocks, with errors by the rows' gradients and, of some, by the queries' too.
+
+    Parameters
+    ----------
+    forward
+        Of each block, of its rows' gradients and the other blocks' directions,
+        ``(block, query, train)``.
+    crossed
+        Of every pair of blocks, of the first one's directions and the second one's gradients of
+        examined rows, ``(block, query, block, row)``.
+    """
+    count = len(forward)
+    by_rows = forward.var(axis=0, ddof=1, dtype=float) / count
+    pairs = crossed.transpose(0, 2, 1, 3).astype(float)
+    pairs[np.diag_indices(count)] = 0
+    to, of = pairs.sum(axis=0), pairs.sum(axis=1)
+    of_rows = (to / (count - 1)).var(axis=0, ddof=1) / count
+    # Leaving out each block in turn.
+    touched = to + of
+    without = (touched.sum(axis=0) / 2 - touched) / ((count - 1) * (count - 2))
+    of_both = (count - 1) * without.var(axis=0)
+    tiny = np.finfo(float).tiny
+    more = of_both.mean(axis=1) / np.maximum(of_rows.mean(axis=1), tiny)
+    return Estimate(forward.mean(axis=0, dtype=float), np.sqrt(more[:, None] * by_rows))
+
+
+def _joined(
+    parts: Sequence[tuple[Estimate, np.ndarray]], beta: float
+) -> tuple[Estimate, np.ndarray]:
+    """Join what was found for some queries after others; scores and errors are times beta."""
+    value, error = (np.concatenate([first[i] for first, _ in parts]) for i in (0, 1))
+    uphill = np.concatenate([of for _, of in parts], axis=1)
+    return Estimate(beta * value, beta * smoothed(error)), uphill
+
+
+def _alone(run: Any, first: Estimate, shrunk: bool) -> xr.Dataset:
+    """Label the first part."""
+    like = influence(run, shrink=None)
+    how = {"shrink": "eb" if shrunk else "none"}
+    return _labelled(_shrunk(first) if shrunk else first, like.coords, like.attrs | how)
 
 
 def _together(
@@ -331,27 +392,31 @@ def _together(
     variate = uphill.reshape(series.shape).astype(float)
     share, left = _regressed(series, variate, most=shrunk)
     rest = _scores_of(run, explained, series - share * variate, shrunk)
-    beta = inverse_temperature(run)
-    part, error = beta * share[:, None], smoothed(first.mcse)
-    value = part * first.value + rest["influence"].values
-    mcse = np.hypot(part * error, rest["mcse"].values)
+    part = Estimate(share[:, None] * first.value, share[:, None] * first.mcse)
+    part = _shrunk(part) if shrunk else part
+    value = part.value + rest["influence"].values
+    mcse = np.hypot(part.mcse, rest["mcse"].values)
+    attrs = {**rest.attrs, "query_variable": str(explained.array.name)}
+    found = _labelled(Estimate(value, mcse), rest.coords, attrs)
+    return found.assign(share=("query", share), variance_left=("query", left))
+
+
+def _shrunk(part: Estimate) -> Estimate:
+    return Estimate(*shrink(*part)[:2])
+
+
+def _labelled(scores: Estimate, coords: Any, attrs: Mapping[str, Any]) -> xr.Dataset:
+    value, mcse = scores
     with np.errstate(divide="ignore", invalid="ignore"):
         false_sign = np.where(value == 0, 1.0, ndtr(-np.abs(value) / mcse))
+    layers = {
+        "influence": value,
+        "mcse": mcse,
+        "resolved": np.abs(value) > RESOLVED_ERRORS * mcse,
+        "false_sign": false_sign,
+    }
     dims = ("query", "train")
-    return xr.Dataset(
-        {
-            "influence": (dims, value),
-            "mcse": (dims, mcse),
-            "resolved": (dims, np.abs(value) > RESOLVED_ERRORS * mcse),
-            "false_sign": (dims, false_sign),
-            "first_order": (dims, beta * first.value),
-            "first_order_mcse": (dims, beta * error),
-            "share": ("query", share),
-            "variance_left": ("query", left),
-        },
-        coords=rest.coords,
-        attrs={**rest.attrs, "query_variable": str(explained.array.name)},
-    )
+    return xr.Dataset({name: (dims, layer) for name, layer in layers.items()}, coords, attrs)
 
 
 def _regressed(

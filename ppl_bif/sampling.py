@@ -404,13 +404,15 @@ def _bind(
     evaluation_batch_size: int | None,
     store: str | Path | None,
 ) -> tuple[Kernel, Engine, list[Choice]]:
-    """Place the data; a localization that is ``"auto"`` is known from here on."""
+    """Place the data; a localization that was left open is known from here on."""
     engine = kernel.bind(data, evaluation_batch_size=evaluation_batch_size)
     if kernel.model.localization is not None:
         return kernel, engine, []
     few = num_rows(data["train"]) < kernel.model.num_weights
     choice = choose_localization(
-        engine.likelihood_curvature(), engine.rise_at_prior if few else None
+        engine.likelihood_curvature(),
+        engine.rise_at_prior if few else None,
+        rule=kernel.model.localization_rule,
     )
     if store is not None:
         choice = choice._replace(value=as_stored(place(store), choice.name, choice.value))

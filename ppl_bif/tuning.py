@@ -11,7 +11,7 @@ import numpy as np
 
 from ppl_bif.blocks import product_time
 from ppl_bif.errors import DivergenceError
-from ppl_bif.kernel import Engine
+from ppl_bif.kernel import CURVATURE_OVER_LOCALIZATION, Engine
 
 __all__ = [
     "Choice",
@@ -24,8 +24,6 @@ __all__ = [
     "warm_up",
 ]
 
-# gamma over the top curvature of the tempered loss: close to what was best on digits.
-CURVATURE_OVER_LOCALIZATION = 70.0
 # Nats of a target by which draws of the prior may raise its loss, and steps to get there.
 MOST_RISE, RAISED_BY, MOST_RAISES = 1.0, 1.25, 100
 FULL_BATCH_ROWS = 20_000
@@ -112,7 +110,9 @@ def burnt_in(
     return state
 
 
-def choose_localization(curvature: float, rise: Callable[[float], float] | None = None) -> Choice:
+def choose_localization(
+    curvature: float, rise: Callable[[float], float] | None = None, *, rule: str = "auto"
+) -> Choice:
     """Choose gamma from the top eigenvalue of beta H at w*, and from what the prior's draws do.
 
     Where weights outnumber rows, most directions are the prior's alone. One that weak may know no
@@ -126,19 +126,22 @@ def choose_localization(curvature: float, rise: Callable[[float], float] | None 
     rise
         Gives the mean rise of the loss of a target at draws of the prior of some gamma, in nats;
         None where rows outnumber weights.
+    rule
+        ``"auto"``, or ``"weak"`` for a third of that.
 
     Raises
     ------
     ValueError
         If the loss does not curve at w*, or no prior keeps it.
     """
-    share = f"1/{CURVATURE_OVER_LOCALIZATION:g}"
+    over = CURVATURE_OVER_LOCALIZATION[rule]
+    share = f"1/{over:g}"
     if not (math.isfinite(curvature) and curvature > 0):
         raise ValueError(
-            f"localization='auto' takes {share} of the top curvature of the loss at the trained "
+            f"localization={rule!r} takes {share} of the top curvature of the loss at the trained "
             f"weights, which is {curvature:g}: pass localization=..."
         )
-    found, factor = curvature / CURVATURE_OVER_LOCALIZATION, 1.0
+    found, factor = curvature / over, 1.0
     why = f"{share} of the top curvature {curvature:.4g} of the loss at w*"
     if rise is None:
         return Choice("localization", found, why)
@@ -149,7 +152,7 @@ def choose_localization(curvature: float, rise: Callable[[float], float] | None 
         risen.append(rise(factor * found))
     if not risen[-1] <= MOST_RISE:
         raise ValueError(
-            f"localization='auto' makes the prior stronger until its draws raise the loss by "
+            f"localization={rule!r} makes the prior stronger until its draws raise the loss by "
             f"{MOST_RISE:g} nats at most; they raise it by {risen[-1]:.3g} at {factor * found:.3g} "
             "still: check the likelihood near the trained weights, or pass localization=..."
         )

@@ -67,3 +67,18 @@ def test_a_run_says_that_it_was(backend):
     (told,) = [line for line in run.attrs["tuning"] if line.startswith("localization")]
     assert "as draws of that prior would raise the loss by" in told
     assert np.isfinite(group(run, "log_likelihood")["train_obs"]).all()
+
+
+@pytest.mark.filterwarnings("ignore:these draws will not be scored")
+def test_a_weak_one_is_seven_twentieths_of_auto(backend):
+    """And is recorded as what it came to."""
+    linear, found = make_linear(30, 3), {}
+    for rule in ("auto", "weak"):
+        model = backend.linear(linear.mode, localization=rule)
+        kernel = model.make_kernel("SGLD", batch_size=10, step_size=1e-4, steps_per_draw=1)
+        rows = {"train": linear.data, "query": linear.data}
+        run = bif.sample(kernel, **rows, draws=4, warmup=1, progress=False)
+        found[rule] = run.attrs["localization"]
+    assert found["weak"] == pytest.approx(found["auto"] * 70 / 200, rel=1e-5)
+    with pytest.raises(ValueError, match="positive number, 'auto' or 'weak'; got 'weaker'"):
+        backend.linear(linear.mode, localization="weaker")

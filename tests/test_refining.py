@@ -225,3 +225,32 @@ def test_what_is_shrunk_is_made_small(backend):
         off += [(found["influence"] - expected) / found["mcse"] for found in (shrunk, plain)]
     assert 0.7 < np.sqrt(np.square(off).mean()) < 1.3
     assert max(np.sqrt(np.square(one).mean()) for one in off) < 2
+
+
+def test_the_first_order_alone_is_the_first_part(small):
+    """Without the gradients that only the second part needs; shrunk, it is nearer to 0."""
+    model, data, _ = small
+    run = sampled(model, data, draws=20)
+    whole, alone = (
+        bif.refine(run, model, **data, first_order=first, shrink=None) for first in (False, True)
+    )
+    for name in ("influence", "first_order"):
+        np.testing.assert_allclose(alone[name], whole["first_order"], atol=1e-5)
+    for name in ("mcse", "first_order_mcse"):
+        np.testing.assert_allclose(alone[name], whole["first_order_mcse"], atol=1e-5)
+    assert "share" not in alone
+    assert alone.attrs["query_variable"] == "query_obs"
+    shrunk = bif.refine(run, model, **data, first_order=True, shrink="eb")
+    assert shrunk.attrs["shrink"] == "eb"
+    assert (abs(shrunk["influence"]) <= abs(alone["influence"]) + 1e-6).all()
+    np.testing.assert_allclose(shrunk["first_order"], alone["first_order"], atol=1e-5)
+
+
+def test_images_end_where_curvatures_fall_below_the_localization():
+    """Of a matrix with ten large eigenvalues, which are found as well as by all images."""
+    values = np.concatenate([np.geomspace(1000, 20, 10), np.geomspace(5, 1e-3, 190)])
+    rotation = np.linalg.qr(np.random.default_rng(2).normal(size=(200, 200)))[0]
+    matrix = np.float32((rotation * values) @ rotation.T)
+    found, vectors = lanczos(lambda v: matrix @ v, 200, 200, floor=10.0)
+    assert len(found) == len(vectors) == 40
+    np.testing.assert_allclose(found[-10:], values[:10][::-1], rtol=1e-4)

@@ -313,6 +313,10 @@ figure
 # with the Hessian: about as much as so few draws themselves. It holds vectors as long as the weights
 # for each query, so it is for networks of millions of weights, not of billions.
 #
+# Noise no longer asks for a strong prior then: `localize(..., localization="weak")` lets more directions move, which have
+# more to tell. And where only *retraining* is to be foretold, `refine(..., first_order=True)` leaves out what mean
+# gradients do not explain: it is cheaper, has less noise, and [foretells best](../quality.md#gradients-at-the-draws).
+#
 # ## What if the row were removed?
 #
 # That can be checked in seconds. Removing row *i* divides the posterior by its likelihood, so draws

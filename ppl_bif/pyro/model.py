@@ -62,7 +62,7 @@ class LocalizedModel:
     ) -> None:
         self.network = network
         self.likelihood = as_likelihood(likelihood)
-        self.localization = as_localization(localization)
+        self.localization, self.localization_rule = as_localization(localization)
         self.inverse_temperature = positive("inverse_temperature", inverse_temperature)
         self.rows_at_once = None if rows_at_once is None else whole("rows_at_once", rows_at_once)
         chosen = select_sites(list(network.weights), sites)
@@ -95,7 +95,7 @@ class LocalizedModel:
         return {
             "network": self.network.name,
             "likelihood": self.likelihood.name,
-            "localization": self.localization or "auto",
+            "localization": self.localization or self.localization_rule,
             "inverse_temperature": self.inverse_temperature,
             **({"compute_dtype": str(computed).removeprefix("torch.")} if computed else {}),
         }
@@ -113,7 +113,7 @@ class LocalizedModel:
 
     @property
     def precision(self) -> float:
-        """The localization gamma; ValueError where it is ``"auto"`` and not yet resolved."""
+        """The localization gamma; ValueError where it is not yet resolved."""
         return known_precision(self.localization)
 
     def make_kernel(self, name: str, **settings: Any) -> Any:
@@ -258,8 +258,8 @@ def localize(
         gamma, the precision of the prior $N(w^*, I/\gamma)$; positive. ``"auto"`` leaves it to
         :func:`ppl_bif.sample`, which takes 1/70 of the top eigenvalue of the Hessian of the
         tempered loss at w*, or more where weights outnumber rows and draws of that prior would
-        raise the loss by over a nat, and records it; everything else that uses the model needs a
-        number.
+        raise the loss by over a nat, and records it; ``"weak"`` takes 1/200, for draws that
+        :func:`ppl_bif.refine` scores. Everything else that uses the model needs a number.
     inverse_temperature
         beta, which multiplies the summed log-likelihood; positive; 1 is the true posterior.
     sites
