@@ -190,7 +190,9 @@ def test_any_way_of_taking_parts_is_the_same(small, monkeypatch, tmp_path):
     whole = bif.refine(run, model, **data, **how)
     monkeypatch.setattr("ppl_bif.kernel.NUMBERS_AT_ONCE", 200)
     monkeypatch.setattr("ppl_bif.kernel.NUMBERS_AT_ONCE_ON_CPU", 100)
-    monkeypatch.setattr("ppl_bif.refining.HELD", 1000)
+    monkeypatch.setattr("ppl_bif.refining.HELD", 100)
+    # Of three queries at once.
+    monkeypatch.setattr("ppl_bif.refining.memory_to_use", lambda _: 3 * 12 * model.num_weights)
     parts = bif.refine(bif.open_store(tmp_path / "run"), model, **data, **how)
     np.testing.assert_allclose(parts["influence"], whole["influence"], atol=1e-4)
     np.testing.assert_allclose(parts["mcse"], whole["mcse"], atol=1e-4)
