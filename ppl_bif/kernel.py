@@ -450,7 +450,10 @@ def as_localization(value: Any) -> tuple[float | None, str]:
     if isinstance(value, str):
         if value not in CURVATURE_OVER_LOCALIZATION:
             known = " or ".join(map(repr, CURVATURE_OVER_LOCALIZATION))
-            raise ValueError(f"localization must be a positive number, {known}; got {value!r}")
+            raise ValueError(
+                f"localization must be a positive number; got {value!r}: pass one, or let {known} "
+                "choose it"
+            )
         return None, value
     return positive("localization", value), "auto"
 

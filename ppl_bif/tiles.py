@@ -100,7 +100,8 @@ def pair_moments(
     """As :func:`moments`, of single pairs of series ``(pair, draw)``: ``(pair,)``."""
     starts, stops = np.array(spans).T
     sums = np.add.reduceat(train * query, starts, axis=1)
-    square = sums**2 @ (1 / (stops - starts)).astype(sums.dtype)
+    # Not by BLAS, which may warn of what lies beside so few numbers.
+    square = (sums**2 / (stops - starts).astype(sums.dtype)).sum(axis=1)
     return sums.sum(axis=1) / train.shape[1], square / train.shape[1]
 
 

@@ -80,5 +80,5 @@ def test_a_weak_one_is_seven_twentieths_of_auto(backend):
         run = bif.sample(kernel, **rows, draws=4, warmup=1, progress=False)
         found[rule] = run.attrs["localization"]
     assert found["weak"] == pytest.approx(found["auto"] * 70 / 200, rel=1e-5)
-    with pytest.raises(ValueError, match="positive number, 'auto' or 'weak'; got 'weaker'"):
+    with pytest.raises(ValueError, match="got 'weaker': pass one, or let 'auto' or 'weak' choose"):
         backend.linear(linear.mode, localization="weaker")
