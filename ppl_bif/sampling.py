@@ -105,7 +105,8 @@ def sample(
         For ``draws="auto"``: seconds after which no further round of draws is begun; the first has
         20 draws. Runs that end by time are not repeatable to the draw.
     warmup
-        Draws thrown away at first; by default 20 autocorrelation times.
+        Draws thrown away at first; by default 20 autocorrelation times. A number that is given
+        bounds also the pilot by which steps per draw are told, of 1,024 steps at most.
     seed
         Of all randomness of the run.
     train_ids, query_ids

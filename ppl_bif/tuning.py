@@ -27,6 +27,9 @@ __all__ = [
 # Nats of a target by which draws of the prior may raise its loss, and steps to get there.
 MOST_RISE, RAISED_BY, MOST_RAISES = 1.0, 1.25, 100
 FULL_BATCH_ROWS = 20_000
+# Rows times weights up to which a full gradient is taken at each step, and the batches of a
+# partition that are taken in turn where there are more.
+FULL_BATCH_SIZE, DEAR_BATCHES = 2**32, 10
 SHARED_BYTES = 2**30
 PILOT_STEPS, MOST_PILOT_STEPS = 64, 1024
 # Preconditioner and step size look at so many weights: single chains at several draws.
@@ -177,13 +180,13 @@ def choose_kernel(weights: int, rows: int) -> tuple[str, dict[str, Any], list[Ch
     rank = int(np.clip(SHARED_BYTES // (4 * 3 * weights), 0, 16))
     if rows <= FULL_BATCH_ROWS:
         preconditioner = "low_rank" if rank == 16 else None
-        why = f"a pass over {rows:,} rows is affordable (up to {FULL_BATCH_ROWS:,})"
         fits = "fit" if preconditioner else "do not fit"
+        settings, how = _gradient_of_few(weights, rows)
         return (
             "UnderdampedLangevin",
-            {"preconditioner": preconditioner},
+            {"preconditioner": preconditioner, **settings},
             [
-                Choice("kernel", "UnderdampedLangevin", f"full gradients: {why}"),
+                Choice("kernel", "UnderdampedLangevin", how),
                 Choice(
                     "preconditioner",
                     preconditioner or "none",
@@ -207,6 +210,20 @@ def choose_kernel(weights: int, rows: int) -> tuple[str, dict[str, Any], list[Ch
                 f"{SHARED_BYTES >> 30} GiB ({stored / 2**30:.2g} GiB)",
             ),
         ],
+    )
+
+
+def _gradient_of_few(weights: int, rows: int) -> tuple[dict[str, Any], str]:
+    """Choose full gradients, or those of a partition where they are dear, and say why."""
+    stored = DEAR_BATCHES * weights * 4
+    if rows * weights <= FULL_BATCH_SIZE or stored > SHARED_BYTES:
+        return {}, (
+            f"full gradients: a pass over {rows:,} rows is affordable (up to {FULL_BATCH_ROWS:,})"
+        )
+    batch = -(-rows // DEAR_BATCHES)
+    return {"gradient": "partition", "batch_size": batch}, (
+        f"gradients of a partition into {DEAR_BATCHES} batches, as {rows:,} rows of {weights:,} "
+        f"weights are dear (more than {FULL_BATCH_SIZE:.2g} together)"
     )
 
 
@@ -244,6 +261,8 @@ class _WarmUp:
 
     def curvature(self) -> float:
         """Return the top curvature of the pilot, in the preconditioner's coordinates."""
+        if self.taken == 0:
+            return self.engine.likelihood_curvature() + float(self.kernel.model.precision)
         return float(np.max(self.engine.curvature(self.state, self.pilot())))
 
     def lower_step(self) -> None:
@@ -314,7 +333,8 @@ def warm_up(
     chains, seed
         Numbers of the chains, and the seed of the run.
     warmup
-        Draws to throw away; None for as many as the pilot shows to be needed.
+        Draws to throw away; None for as many as the pilot shows to be needed. A given number bounds
+        the pilot too.
     passes
         Passes over the rows that a draw scores that one step costs.
     lost
@@ -343,8 +363,12 @@ def warm_up(
         _match_acceptance(run)
     steps, time = kernel.steps_per_draw, math.nan
     if steps is None:
-        time = _measure_time(run)
-        steps = _choose_steps(run, time, passes)
+        most = max(1, int(STEP_PASSES / passes))
+        pilot = MOST_PILOT_STEPS
+        if warmup is not None:
+            pilot = int(np.clip(warmup * most, PILOT_STEPS, pilot))
+        time = _measure_time(run, pilot)
+        steps = _choose_steps(run, time, most)
     if warmup is None:
         burn_in = _burn_in(run, steps, time)
         left = max(0, burn_in - run.moved)
@@ -377,20 +401,20 @@ def _match_acceptance(run: _WarmUp) -> None:
     run.put_step(step, f"accepted with probability {ACCEPTANCE:g}")
 
 
-def _measure_time(run: _WarmUp) -> float:
+def _measure_time(run: _WarmUp, most: int) -> float:
     """Integrated autocorrelation time, in steps, of products of query losses."""
     series = np.stack(run.move(1, times=PILOT_STEPS), axis=1)
     while True:
         flat = series.reshape(*series.shape[:2], -1)
         time = product_time(flat, flat)
-        if series.shape[1] >= min(PILOT_TIMES * time, MOST_PILOT_STEPS):
+        if series.shape[1] >= min(PILOT_TIMES * time, most):
             return time
-        more = np.stack(run.move(1, times=series.shape[1]), axis=1)
+        more = min(series.shape[1], most - series.shape[1])
+        more = np.stack(run.move(1, times=more), axis=1)
         series = np.concatenate([series, more], axis=1)
 
 
-def _choose_steps(run: _WarmUp, time: float, passes: float) -> int:
-    most = max(1, int(STEP_PASSES / passes))
+def _choose_steps(run: _WarmUp, time: float, most: int) -> int:
     correlation = (time - 1) / (time + 1)
     enough = math.ceil(math.log(KEPT_CORRELATION) / math.log(correlation)) if time > 1.1 else 1
     steps = min(enough, most)

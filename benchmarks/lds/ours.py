@@ -56,8 +56,10 @@ def main() -> None:
         )
 
 
-def localized(task: tasks.Task, backend: str, settings: dict[str, Any], device: str = "cpu") -> Any:
-    """Localize a task's network, trained from seed 0."""
+def localized(
+    task: tasks.Task, backend: str, settings: dict[str, Any], device: str = "cpu", threads: int = 1
+) -> Any:
+    """Localize a task's network, trained from seed 0; in Pyro on so many threads of a CPU."""
     tokens = task.train[1].ndim > 1
     settings = {"likelihood": "tokens" if tokens else "categorical", **settings}
     if backend == "pyro":
@@ -66,7 +68,7 @@ def localized(task: tasks.Task, backend: str, settings: dict[str, Any], device: 
         from benchmarks.lds.networks import trained
         from ppl_bif.pyro import localize
 
-        torch.set_num_threads(1)
+        torch.set_num_threads(threads)
         return localize(trained(task, 0, device), **settings)
     import jax.numpy as jnp
 

@@ -8,6 +8,7 @@ import argparse
 import json
 from collections.abc import Callable, Iterator
 from importlib.metadata import PackageNotFoundError, version
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -49,11 +50,14 @@ def main() -> None:
     parser.add_argument("method", choices=METHODS)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--networks", type=int, default=1, help="average scores over this many")
+    parser.add_argument("--most", type=int, help="so many settings of the grid, the default first")
+    parser.add_argument("--threads", type=int, default=1)
     options = parser.parse_args()
-    torch.set_num_threads(1)
+    torch.set_num_threads(options.threads)
     task = tasks.load(options.task)
     found, made = [], []
-    for result in METHODS[options.method](task, options.networks, options.device):
+    results = METHODS[options.method](task, options.networks, options.device)
+    for result in islice(results, options.most):
         found.append(line(task, options, result))
         made.append(result.score)
         print(f"{found[-1]['lds']:.4f} {found[-1]['interval']} {result.settings}", flush=True)

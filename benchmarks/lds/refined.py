@@ -13,13 +13,15 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import xarray as xr
 
 import ppl_bif as bif
 from benchmarks.lds import tasks
 from benchmarks.lds.damped import some_queries
 from benchmarks.lds.ours import BACKENDS, localized
-from ppl_bif.evaluation import lds
+from benchmarks.lds.peers import SCORES
+from ppl_bif.evaluation import compare, lds
 from ppl_bif.shrinkage import shrink
 
 RESULTS = Path(__file__).parent / "results" / "refined.jsonl"
@@ -39,6 +41,10 @@ def main() -> None:
     parser.add_argument("--sample", type=json.loads, default={}, help="of sample, JSON")
     parser.add_argument("--refine", type=json.loads, default={}, help="of refine, JSON")
     parser.add_argument("--device", default="cpu", help="in Pyro")
+    parser.add_argument("--threads", type=int, default=1, help="in Pyro on a CPU")
+    parser.add_argument(
+        "--against", nargs="*", default=[], help="scores that peers has kept, such as ekfac-default"
+    )
     options = parser.parse_args()
     task = some_queries(tasks.load(options.task), options.queries)
     for seed in options.seeds:
@@ -50,10 +56,11 @@ def main() -> None:
 
 def judged(task: tasks.Task, seed: int, options: argparse.Namespace) -> Iterator[dict[str, Any]]:
     """Give LDS and the share resolved by draws and estimator."""
-    model = localized(task, options.backend, options.model, options.device)
+    model = localized(task, options.backend, options.model, options.device, options.threads)
     rows = {"train": task.train, "query": task.query}
     kernel = model.make_kernel(options.kernel, **options.settings) if options.kernel else model
     settings = {"seed": seed, "progress": False, "save_weights": True, **options.sample}
+    given = {name: value for name, value in options.sample.items() if name != "store"}
     started = time.perf_counter()
     run = bif.sample(kernel, **rows, draws=max(options.draws), **settings)
     seconds = time.perf_counter() - started
@@ -63,6 +70,13 @@ def judged(task: tasks.Task, seed: int, options: argparse.Namespace) -> Iterator
         refined = bif.refine(some, model, **rows, **options.refine)
         more = time.perf_counter() - started
         shrunk, plain = bif.influence(some), bif.influence(some, shrink=None)
+        scores = {
+            "plain": plain["influence"],
+            "shrunk": shrunk["influence"],
+            "refined": refined["influence"],
+            "first order": refined["first_order"],
+            "first order, shrunk": shrunk_first_order(refined),
+        }
         yield {
             "task": task.name,
             "backend": options.backend,
@@ -71,14 +85,11 @@ def judged(task: tasks.Task, seed: int, options: argparse.Namespace) -> Iterator
             "queries": len(task.query[1]),
             "localization": round(float(run.attrs["localization"]), 1),
             "chains": run.attrs["chains"],
-            "settings": {**options.settings, **options.sample, **options.refine},
-            "lds": {
-                "plain": quality(plain["influence"], task),
-                "shrunk": quality(shrunk["influence"], task),
-                "refined": quality(refined["influence"], task),
-                "first order": quality(refined["first_order"], task),
-                "first order, shrunk": quality(shrunk_first_order(refined), task),
-            },
+            "settings": {**options.settings, **given, **options.refine},
+            "tuning": list(run.attrs["tuning"]),
+            "threads": options.threads,
+            "lds": {name: quality(found, task) for name, found in scores.items()},
+            **({"less": less(scores, task, options.against)} if options.against else {}),
             "resolved": {
                 name: round(float(found["resolved"].mean()), 4)
                 for name, found in (("shrunk", shrunk), ("refined", refined))
@@ -99,6 +110,23 @@ def quality(scores: xr.DataArray, task: tasks.Task) -> list[float]:
     """LDS with its 95% interval."""
     found = lds(scores.transpose("query", "train").values, task.truth)
     return [round(float(found[name]), 4) for name in ("mean", "low", "high")]
+
+
+def less(
+    scores: dict[str, xr.DataArray], task: tasks.Task, others: list[str]
+) -> dict[str, dict[str, list[float]]]:
+    """Give how much LDS exceeds that of peers, paired, with 95% intervals, by peer."""
+    kept = {other: np.load(SCORES / f"{task.name}-{other}.npy") for other in others}
+    ours = {name: found.transpose("query", "train").values for name, found in scores.items()}
+    found = compare({**ours, **kept}, task.truth)
+    parts = ("difference", "difference_low", "difference_high")
+    return {
+        other: {
+            name: [round(float(found[part].sel(attributor=name, other=other)), 4) for part in parts]
+            for name in ours
+        }
+        for other in kept
+    }
 
 
 if __name__ == "__main__":

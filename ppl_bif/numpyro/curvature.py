@@ -13,7 +13,7 @@ from ppl_bif.numpyro.gradients import Data
 from ppl_bif.numpyro.model import LocalizedModel
 from ppl_bif.numpyro.potential import potential
 
-__all__ = ["hessian_product", "lanczos", "spread_rows", "top_curvature"]
+__all__ = ["hessian_product", "lanczos", "share_out", "spread_rows", "top_curvature"]
 
 
 def spread_rows(model: LocalizedModel, data: Data) -> Array:
@@ -22,18 +22,24 @@ def spread_rows(model: LocalizedModel, data: Data) -> Array:
     return jnp.linspace(0, data.rows - 1, count).astype(int)
 
 
+def share_out(rows: Array, chains: int) -> Array:
+    """Give each chain as many rows of its own, or all where they are fewer, ``(chain, m)``."""
+    if len(rows) < chains:
+        return jnp.broadcast_to(rows, (chains, len(rows)))
+    return rows[: len(rows) - len(rows) % chains].reshape(-1, chains).T
+
+
 def hessian_product(
-    model: LocalizedModel, data: Data, weights: Mapping[str, Array]
+    model: LocalizedModel, data: Data, weights: Mapping[str, Array], rows: Array
 ) -> Callable[[Array], Array]:
     """Return v -> (beta H + gamma I) v at some weights, on flat vectors.
 
-    The Hessian is that of :func:`spread_rows`, rescaled to all.
+    The Hessian is that of some rows, rescaled to all.
     """
-    chosen = spread_rows(model, data)
     flat, unravel = ravel_pytree(dict(weights))
 
     def gradient(at: Array) -> Array:
-        return jax.grad(lambda w: potential(model, unravel(w), *data, chosen)[0])(at)
+        return jax.grad(lambda w: potential(model, unravel(w), *data, rows)[0])(at)
 
     return lambda vector: jax.jvp(gradient, (flat,), (vector,))[1]
 

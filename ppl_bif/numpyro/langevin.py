@@ -15,7 +15,7 @@ from numpyro.util import is_prng_key
 from ppl_bif.checks import positive, whole
 from ppl_bif.data import Batch
 from ppl_bif.kernel import MEASURE_EVERY, check_temperature
-from ppl_bif.numpyro.curvature import hessian_product, top_curvature
+from ppl_bif.numpyro.curvature import hessian_product, spread_rows, top_curvature
 from ppl_bif.numpyro.engine import Engine
 from ppl_bif.numpyro.gradients import Data, GradientEstimator
 from ppl_bif.numpyro.model import LocalizedModel
@@ -320,7 +320,7 @@ class Langevin(MCMCKernel):
     def curvature(self, weights: Weights, root: Root, data: Data) -> Array:
         """Largest curvature at some weights, in the coordinates of the preconditioner, ``()``."""
         flat, unravel = ravel_pytree(dict(weights))
-        product = hessian_product(self.model, data, weights)
+        product = hessian_product(self.model, data, weights, spread_rows(self.model, data))
 
         def through(vector: Array) -> Array:
             inside = ravel_pytree(scaled(root, unravel(vector)))[0]

@@ -14,7 +14,7 @@ from jax import Array
 from jax.flatten_util import ravel_pytree
 
 from ppl_bif.checks import positive, whole
-from ppl_bif.numpyro.curvature import hessian_product, lanczos
+from ppl_bif.numpyro.curvature import hessian_product, lanczos, share_out, spread_rows
 from ppl_bif.numpyro.gradients import Data, Minibatch
 from ppl_bif.numpyro.model import LocalizedModel
 
@@ -91,8 +91,8 @@ class LowRank(NamedTuple):
 
     Directions of the ``rank`` largest curvatures are given that of the next one, so that the step
     is bounded by the rest. The Hessian is averaged over the chains' pilot draws, because curvature
-    at the draws differs from that at w*. Costs 2 rank + 10 Hessian-vector products once, and
-    memory rank times the weights.
+    at the draws differs from that at w*; rows are shared out among them. Costs 2 rank + 10
+    Hessian-vector products once, and memory rank times the weights.
 
     Attributes
     ----------
@@ -118,13 +118,16 @@ class LowRank(NamedTuple):
     def fit(self, model: LocalizedModel, weights: Weights, data: Data, key: Array) -> Root:
         """Find the stiffest directions."""
         _, unravel = ravel_pytree(model.mode)
-        mean = jax.vmap(lambda w, v: hessian_product(model, data, w)(v), in_axes=(0, None))
+        rows = share_out(spread_rows(model, data), len(next(iter(weights.values()))))
+        mean = jax.vmap(
+            lambda w, some, v: hessian_product(model, data, w, some)(v), in_axes=(0, 0, None)
+        )
         size, dtype = model.num_weights, next(iter(weights.values())).dtype
         rank = self._rank(model)
         if rank == 0:
             return Root()
         values, vectors = lanczos(
-            lambda v: mean(dict(weights), v).mean(0), size, dtype, rank=rank + 1
+            lambda v: mean(dict(weights), rows, v).mean(0), size, dtype, rank=rank + 1
         )
         floor = jnp.maximum(values[-1], model.precision)
         change = jnp.minimum(jnp.sqrt(floor / jnp.maximum(values[:-1], floor)), 1.0) - 1

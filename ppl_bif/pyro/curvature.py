@@ -6,13 +6,21 @@ import torch
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from ppl_bif.kernel import rows_looked_at
+from ppl_bif.kernel import CONVOLVED_AT_ONCE, rows_looked_at
 from ppl_bif.pyro.chainwise import flatten, over_chains, unflatten
 from ppl_bif.pyro.gradients import Data, at_mode
 from ppl_bif.pyro.model import LocalizedModel
 from ppl_bif.pyro.potential import potential
+from ppl_bif.pyro.second import hessian_times
 
-__all__ = ["hessian_product", "lanczos", "likelihood_curvature", "spread_rows", "top_curvature"]
+__all__ = [
+    "hessian_product",
+    "lanczos",
+    "likelihood_curvature",
+    "share_out",
+    "spread_rows",
+    "top_curvature",
+]
 
 
 def spread_rows(model: LocalizedModel, data: Data) -> Tensor:
@@ -21,26 +29,53 @@ def spread_rows(model: LocalizedModel, data: Data) -> Tensor:
     return torch.linspace(0, data.rows - 1, count, device=model.device).long()
 
 
+def share_out(rows: Tensor, chains: int) -> Tensor:
+    """Give each chain as many rows of its own, or all where they are fewer, ``(chain, m)``."""
+    if len(rows) < chains:
+        return rows.expand(chains, -1)
+    return rows[: len(rows) - len(rows) % chains].view(-1, chains).T
+
+
 def hessian_product(
-    model: LocalizedModel, data: Data, weights: Mapping[str, Tensor]
+    model: LocalizedModel, data: Data, weights: Mapping[str, Tensor], rows: Tensor
 ) -> Callable[[Tensor], Tensor]:
     """Return v -> (beta H + gamma I) v at some weights, on flat vectors ``(chain, d)``.
 
-    The Hessian is that of :func:`spread_rows`, rescaled to all.
+    The Hessian is that of some rows, of each chain its own ``(chain, m)``, rescaled to all.
     """
-    chosen = spread_rows(model, data)
 
-    def energy(at: Mapping[str, Tensor]) -> Tensor:
-        return potential(model, at, *data, chosen)[0]
+    def energy(at: Mapping[str, Tensor], rows: Tensor) -> Tensor:
+        return potential(model, at, *data, rows)[0]
 
-    def gradient(at: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        return over_chains(torch.func.grad(energy), (at,))
-
+    if model.convolves_on_cpu:
+        return _in_parts(energy, weights, rows)
+    slope = torch.func.grad(energy)
     # The graph of the gradient is built once; each product goes back through it.
     # Fused attention has no second derivative.
     with sdpa_kernel(SDPBackend.MATH):
-        pull = torch.func.vjp(gradient, dict(weights))[1]
+        pull = torch.func.vjp(lambda at: over_chains(slope, (at, rows)), dict(weights))[1]
     return lambda vector: flatten(pull(unflatten(vector, weights))[0])
+
+
+def _in_parts(
+    energy: Callable[..., Tensor], weights: Mapping[str, Tensor], rows: Tensor
+) -> Callable[[Tensor], Tensor]:
+    """Go chain by chain and part by part: ``vmap`` is slow here, and all graphs are too large."""
+    sizes = [part.shape[1] / rows.shape[1] for part in rows.split(CONVOLVED_AT_ONCE, dim=1)]
+
+    def image(at: dict[str, Tensor], rows: Tensor, vector: dict[str, Tensor]) -> dict[str, Tensor]:
+        return hessian_times(lambda w: energy(w, rows), at, vector)
+
+    def product(vector: Tensor) -> Tensor:
+        along, total = unflatten(vector, weights), torch.zeros_like(vector)
+        for size, part in zip(sizes, rows.split(CONVOLVED_AT_ONCE, dim=1), strict=True):
+            for chain in range(len(vector)):
+                own = [{n: w[chain : chain + 1] for n, w in of.items()} for of in (weights, along)]
+                found = over_chains(image, (own[0], part[chain : chain + 1], own[1]))
+                total[chain] += size * flatten(found)[0]
+        return total
+
+    return product
 
 
 def top_curvature(product: Callable[[Tensor], Tensor], like: Tensor) -> Tensor:
@@ -55,8 +90,8 @@ def likelihood_curvature(model: LocalizedModel, data: Data) -> Tensor:
     """Largest eigenvalue at w* of beta H, the Hessian of the tempered loss without the prior."""
     # Any precision of the prior will do: it moves every eigenvalue alike.
     known = model.resolve(1.0) if model.localization is None else model
-    mode = at_mode(model)
-    top = top_curvature(hessian_product(known, data, mode), flatten(mode))
+    mode, rows = at_mode(model), spread_rows(model, data)[None]
+    top = top_curvature(hessian_product(known, data, mode, rows), flatten(mode))
     return top[0] - known.precision
 
 

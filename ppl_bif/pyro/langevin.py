@@ -14,7 +14,7 @@ from ppl_bif.checks import positive, whole
 from ppl_bif.data import Batch
 from ppl_bif.kernel import MEASURE_EVERY, check_temperature
 from ppl_bif.pyro.chainwise import flatten, unflatten
-from ppl_bif.pyro.curvature import hessian_product, top_curvature
+from ppl_bif.pyro.curvature import hessian_product, spread_rows, top_curvature
 from ppl_bif.pyro.engine import Engine
 from ppl_bif.pyro.gradients import Data, GradientEstimator, Gradients
 from ppl_bif.pyro.model import LocalizedModel
@@ -205,14 +205,15 @@ class Langevin(MCMCKernel):
 
     def curvature(self, weights: Weights, shared: Shared, data: Data) -> Tensor:
         """Largest curvature of each chain, in the preconditioner's coordinates, ``(chain,)``."""
-        product = hessian_product(self.model, data, weights)
-        root = partial(scaled, shared.root)
+        flat, root = flatten(weights), partial(scaled, shared.root)
+        rows = spread_rows(self.model, data).expand(len(flat), -1)
+        product = hessian_product(self.model, data, weights, rows)
 
         def through(vector: Tensor) -> Tensor:
             inside = flatten(root(unflatten(vector, weights)))
             return flatten(root(unflatten(product(inside), weights)))
 
-        return top_curvature(through, flatten(weights))
+        return top_curvature(through, flat)
 
     def bind(self, data: Mapping[str, Batch], *, evaluation_batch_size: int | None) -> Engine:
         """Make ready to be driven by :func:`ppl_bif.sample` over ``train`` and ``query``."""

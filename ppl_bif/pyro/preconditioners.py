@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ppl_bif.checks import positive, whole
 from ppl_bif.pyro.chainwise import flatten, unflatten
-from ppl_bif.pyro.curvature import hessian_product, lanczos
+from ppl_bif.pyro.curvature import hessian_product, lanczos, share_out, spread_rows
 from ppl_bif.pyro.gradients import Data, Gradients, Minibatch
 
 __all__ = ["LowRank", "Preconditioner", "RMSprop", "Root", "as_preconditioner", "scaled"]
@@ -80,8 +80,8 @@ class LowRank(NamedTuple):
 
     Directions of the ``rank`` largest curvatures are given that of the next one, so that the step
     is bounded by the rest. The Hessian is averaged over the chains' pilot draws, because curvature
-    at the draws differs from that at w*. Costs 2 rank + 10 Hessian-vector products once, and
-    memory rank times the weights.
+    at the draws differs from that at w*; rows are shared out among them. Costs 2 rank + 10
+    Hessian-vector products once, and memory rank times the weights.
 
     Attributes
     ----------
@@ -108,7 +108,8 @@ class LowRank(NamedTuple):
         rank = min(whole("rank", self.rank), model.num_weights - 1)
         if rank == 0:
             return Root()
-        each = hessian_product(model, data, weights)
+        rows = share_out(spread_rows(model, data), len(flat))
+        each = hessian_product(model, data, weights, rows)
         (values,), (vectors,) = lanczos(
             lambda v: each(v.expand_as(flat)).mean(0, keepdim=True), flat[:1], rank=rank + 1
         )

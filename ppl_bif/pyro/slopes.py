@@ -7,12 +7,12 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from ppl_bif.data import Batch, batches, map_arrays, num_rows
 from ppl_bif.kernel import ROWS_OF_A_GRADIENT, fewer_rows, gradients_at_once
 from ppl_bif.pyro.chainwise import Chainwise, flatten, over_chains, unflatten
 from ppl_bif.pyro.model import LocalizedModel
+from ppl_bif.pyro.second import hessian_times
 
 __all__ = ["Slopes"]
 
@@ -128,13 +128,13 @@ class Slopes:
         return torch.func.grad(lambda w: self._scores(w, alone).sum())(at)
 
     def _slope_of_loss(self, at: Tensor, batch: Batch) -> Tensor:
-        beta = self.model.inverse_temperature
-        return torch.func.grad(lambda w: -beta * self._scores(w, batch).sum())(at)
+        return torch.func.grad(lambda w: self._loss(w, batch))(at)
 
     def _image_of_vector(self, at: Tensor, batch: Batch, vector: Tensor) -> Tensor:
-        # Fused attention has no second derivative.
-        with sdpa_kernel(SDPBackend.MATH):
-            return torch.func.grad(lambda w: self._slope_of_loss(w, batch) @ vector)(at)
+        return hessian_times(lambda w: self._loss(w, batch), at, vector)
+
+    def _loss(self, at: Tensor, batch: Batch) -> Tensor:
+        return -self.model.inverse_temperature * self._scores(at, batch).sum()
 
     def _scores(self, at: Tensor, batch: Batch) -> Tensor:
         named = {name: w[0] for name, w in unflatten(at[None], self._mode).items()}

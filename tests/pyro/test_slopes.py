@@ -27,6 +27,33 @@ class Branching(torch.nn.Module):
         return self.head(-x if bool((x > 1e9).all()) else x)
 
 
+class Doubled(torch.autograd.Function):
+    """Without a forward derivative."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(x):
+        return 2 * x
+
+    @staticmethod
+    def setup_context(ctx, inputs, output):
+        pass
+
+    @staticmethod
+    def backward(ctx, slope):
+        return 2 * slope
+
+
+class Doubling(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.head = torch.nn.Linear(4, 3)
+
+    def forward(self, x):
+        return Doubled.apply(self.head(x))
+
+
 def slopes_of(network, likelihood, shape):
     torch.manual_seed(0)
     rng = np.random.default_rng(0)
@@ -38,7 +65,11 @@ def slopes_of(network, likelihood, shape):
 
 @pytest.mark.parametrize(
     ("network", "likelihood", "shape"),
-    [(Attending, "tokens", (5,)), (Branching, "categorical", ())],
+    [
+        (Attending, "tokens", (5,)),
+        (Branching, "categorical", ()),
+        (Doubling, "categorical", ()),
+    ],
 )
 def test_one_point_at_a_time(network, likelihood, shape):
     slopes, at = slopes_of(network, likelihood, shape)
