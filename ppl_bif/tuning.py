@@ -261,6 +261,7 @@ class _WarmUp:
 
     def curvature(self) -> float:
         """Return the top curvature of the pilot, in the preconditioner's coordinates."""
+        # At w* all chains are alike, and nothing is preconditioned yet.
         if self.taken == 0:
             return self.engine.likelihood_curvature() + float(self.kernel.model.precision)
         return float(np.max(self.engine.curvature(self.state, self.pilot())))
@@ -409,9 +410,8 @@ def _measure_time(run: _WarmUp, most: int) -> float:
         time = product_time(flat, flat)
         if series.shape[1] >= min(PILOT_TIMES * time, most):
             return time
-        more = min(series.shape[1], most - series.shape[1])
-        more = np.stack(run.move(1, times=more), axis=1)
-        series = np.concatenate([series, more], axis=1)
+        longer = min(series.shape[1], most - series.shape[1])
+        series = np.concatenate([series, np.stack(run.move(1, times=longer), axis=1)], axis=1)
 
 
 def _choose_steps(run: _WarmUp, time: float, most: int) -> int:
