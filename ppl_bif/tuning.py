@@ -27,8 +27,8 @@ __all__ = [
 # Nats of a target by which draws of the prior may raise its loss, and steps to get there.
 MOST_RISE, RAISED_BY, MOST_RAISES = 1.0, 1.25, 100
 FULL_BATCH_ROWS = 20_000
-# Rows times weights up to which a full gradient is taken at each step, and the batches of a
-# partition that are taken in turn where there are more.
+# Rows times weights up to which a full gradient is taken at each step, and the batches of the
+# partition, of which each step draws one, where there are more.
 FULL_BATCH_SIZE, DEAR_BATCHES = 2**32, 10
 SHARED_BYTES = 2**30
 PILOT_STEPS, MOST_PILOT_STEPS = 64, 1024

@@ -29,17 +29,13 @@ def convolving(monkeypatch):
 
 
 def exact(model, data, at, rows):
-    flat = curvature.flatten({n: w[None] for n, w in at.items()})[0]
+    alone = {n: w[None] for n, w in at.items()}
 
     def energy(w):
-        named = {n: v[0] for n, v in curvature.unflatten(w[None], weights_like(at)).items()}
+        named = {n: v[0] for n, v in curvature.unflatten(w[None], alone).items()}
         return curvature.potential(model, named, *data, rows)[0]
 
-    return torch.autograd.functional.hessian(energy, flat)
-
-
-def weights_like(at):
-    return {n: w[None] for n, w in at.items()}
+    return torch.autograd.functional.hessian(energy, curvature.flatten(alone)[0])
 
 
 @pytest.mark.parametrize("shared", [False, True])
