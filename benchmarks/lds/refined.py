@@ -2,8 +2,8 @@
 
 One run from each seed, with default settings unless others are given, judged at several numbers of
 its first draws: LDS of plain, of shrunk and of refined scores, of their first order alone, as it is
-and shrunk by its errors, and how many are resolved.
-Lines go to ``results/refined.jsonl``.
+and shrunk by its errors, and how many are resolved. Lines go to ``results/refined.jsonl``, scores
+that ``--keep`` names to ``runs/refined/``, for ``versus``.
 """
 
 import argparse
@@ -19,12 +19,13 @@ import xarray as xr
 import ppl_bif as bif
 from benchmarks.lds import tasks
 from benchmarks.lds.damped import some_queries
-from benchmarks.lds.ours import BACKENDS, localized
-from benchmarks.lds.peers import SCORES
-from ppl_bif.evaluation import compare, lds
+from benchmarks.lds.ours import BACKENDS, RUNS, localized
+from benchmarks.lds.peers import device_name
+from ppl_bif.evaluation import lds
 from ppl_bif.shrinkage import shrink
 
 RESULTS = Path(__file__).parent / "results" / "refined.jsonl"
+SCORES = RUNS / "refined"
 
 
 def main() -> None:
@@ -42,20 +43,22 @@ def main() -> None:
     parser.add_argument("--refine", type=json.loads, default={}, help="of refine, JSON")
     parser.add_argument("--device", default="cpu", help="in Pyro")
     parser.add_argument("--threads", type=int, default=1, help="in Pyro on a CPU")
-    parser.add_argument(
-        "--against", nargs="*", default=[], help="scores that peers has kept, such as ekfac-default"
-    )
+    parser.add_argument("--keep", metavar="NAME", help="keep refined scores of the last line")
     options = parser.parse_args()
     task = some_queries(tasks.load(options.task), options.queries)
     for seed in options.seeds:
-        for line in judged(task, seed, options):
+        for line, scores in judged(task, seed, options):
             print(line, flush=True)
             with RESULTS.open("a") as file:
                 file.write(json.dumps(line) + "\n")
+            if options.keep:
+                keep(options.keep, line, scores)
 
 
-def judged(task: tasks.Task, seed: int, options: argparse.Namespace) -> Iterator[dict[str, Any]]:
-    """Give LDS and the share resolved by draws and estimator."""
+def judged(
+    task: tasks.Task, seed: int, options: argparse.Namespace
+) -> Iterator[tuple[dict[str, Any], xr.Dataset]]:
+    """Give LDS and the share resolved by draws and estimator, and what was refined."""
     model = localized(task, options.backend, options.model, options.device, options.threads)
     rows = {"train": task.train, "query": task.query}
     kernel = model.make_kernel(options.kernel, **options.settings) if options.kernel else model
@@ -77,7 +80,7 @@ def judged(task: tasks.Task, seed: int, options: argparse.Namespace) -> Iterator
             "first order": refined["first_order"],
             "first order, shrunk": shrunk_first_order(refined),
         }
-        yield {
+        line = {
             "task": task.name,
             "backend": options.backend,
             "seed": seed,
@@ -87,9 +90,9 @@ def judged(task: tasks.Task, seed: int, options: argparse.Namespace) -> Iterator
             "chains": run.attrs["chains"],
             "settings": {**options.settings, **given, **options.refine},
             "tuning": list(run.attrs["tuning"]),
+            "device": device_name(options.device),
             "threads": options.threads,
             "lds": {name: quality(found, task) for name, found in scores.items()},
-            **({"less": less(scores, task, options.against)} if options.against else {}),
             "resolved": {
                 name: round(float(found["resolved"].mean()), 4)
                 for name, found in (("shrunk", shrunk), ("refined", refined))
@@ -98,6 +101,20 @@ def judged(task: tasks.Task, seed: int, options: argparse.Namespace) -> Iterator
             "seconds_to_sample": round(seconds * draws / max(options.draws), 1),
             "seconds_to_refine": round(more, 1),
         }
+        yield line, refined
+
+
+def keep(name: str, line: dict[str, Any], refined: xr.Dataset) -> None:
+    """Keep scores ``(query, train)`` and the line that describes them."""
+    SCORES.mkdir(parents=True, exist_ok=True)
+    np.savez(
+        SCORES / f"{line['task']}-{line['backend']}-{name}.npz",
+        line=json.dumps(line),
+        **{
+            part: refined[part].transpose("query", "train").values.astype(np.float32)
+            for part in ("influence", "first_order")
+        },
+    )
 
 
 def shrunk_first_order(refined: xr.Dataset) -> xr.DataArray:
@@ -110,23 +127,6 @@ def quality(scores: xr.DataArray, task: tasks.Task) -> list[float]:
     """LDS with its 95% interval."""
     found = lds(scores.transpose("query", "train").values, task.truth)
     return [round(float(found[name]), 4) for name in ("mean", "low", "high")]
-
-
-def less(
-    scores: dict[str, xr.DataArray], task: tasks.Task, others: list[str]
-) -> dict[str, dict[str, list[float]]]:
-    """Give how much LDS exceeds that of peers, paired, with 95% intervals, by peer."""
-    kept = {other: np.load(SCORES / f"{task.name}-{other}.npy") for other in others}
-    ours = {name: found.transpose("query", "train").values for name, found in scores.items()}
-    found = compare({**ours, **kept}, task.truth)
-    parts = ("difference", "difference_low", "difference_high")
-    return {
-        other: {
-            name: [round(float(found[part].sel(attributor=name, other=other)), 4) for part in parts]
-            for name in ours
-        }
-        for other in kept
-    }
 
 
 if __name__ == "__main__":

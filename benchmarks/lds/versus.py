@@ -1,13 +1,15 @@
 """The attribution table: ``python -m benchmarks.lds.versus``.
 
-LDS of BIF and of the peers on the same retrainings, each difference paired. Of BIF, the first run
-by each of ``--settings`` (``ours``) is taken, shrunk as by default, at most 1,000 draws a chain; of
-a peer, its default, what else it recommends, and the best of its grid by this very truth
-(``peers``). Writes and prints ``results/versus.jsonl``, from which ``--plot`` draws.
+LDS of BIF and of the peers on the same retrainings, each difference paired. Of BIF, what
+``refined`` has kept, and the first run by each of ``--settings`` (``ours``), shrunk as by default,
+at most 1,000 draws a chain; of a peer, its default, what else it recommends, and the best of its
+grid by this very truth (``peers``). Writes and prints ``results/versus.jsonl``, from which
+``--plot`` draws.
 """
 
 import argparse
 import json
+from collections.abc import Iterator
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -16,7 +18,7 @@ import numpy as np
 import xarray as xr
 
 import ppl_bif as bif
-from benchmarks.lds import judge, peers, tasks
+from benchmarks.lds import judge, peers, refined, tasks
 from benchmarks.lds.ours import BACKENDS, RUNS
 from ppl_bif.evaluation import ceiling, compare
 
@@ -71,6 +73,9 @@ def judged(name: str, settings: list[str]) -> list[dict[str, Any]]:
             run = judge.Run(name, backend, setting, 0, path)
             label = f"BIF, {backend}" if setting == "default" else f"BIF, {backend}, {setting}"
             methods[label], about[label] = _ours(run, task)
+    for path in sorted(refined.SCORES.glob(f"{name}-*.npz")):
+        for label, scores, line in _refined(path):
+            methods[label], about[label] = scores, line
     for method, word in PEERS.items():
         for role in ("default", "heuristic", "best"):
             path = peers.SCORES / f"{name}-{method}-{role}.npy"
@@ -112,6 +117,21 @@ def _ours(run: judge.Run, task: tasks.Task) -> tuple[np.ndarray, dict[str, Any]]
         "passes": judge.passes(attrs, task, draws) if "steps_per_draw" in attrs else None,
     }
     return judge.scores(run, "eb", draws), about
+
+
+def _refined(path: Path) -> Iterator[tuple[str, np.ndarray, dict[str, Any]]]:
+    """Give what refine gave, and its first order, with their names and what they cost."""
+    with np.load(path) as kept:
+        line = json.loads(str(kept["line"]))
+        about = {
+            "settings": f"{line['settings']}, {line['chains']} x {line['draws']} draws",
+            "device": line["device"],
+            "seconds": line["seconds_to_sample"] + line["seconds_to_refine"],
+            "passes": None,
+        }
+        label = f"BIF, {path.stem.split('-', 1)[1].replace('-', ', ', 1)}"
+        yield label, kept["influence"], about
+        yield f"{label}, first order", kept["first_order"], about
 
 
 def _theirs(name: str, method: str, role: str) -> dict[str, Any]:

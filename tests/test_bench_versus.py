@@ -1,0 +1,38 @@
+"""The attribution table takes what refined has kept, as it is."""
+
+import numpy as np
+import pytest
+import xarray as xr
+
+pytest.importorskip("torch")
+
+pytestmark = pytest.mark.pyro
+
+
+def test_kept_scores_stand_in_the_table(tmp_path, monkeypatch):
+    from benchmarks.lds import peers, refined, tasks, versus
+    from ppl_bif.evaluation import lds
+
+    nothing = tmp_path / "nothing"
+    monkeypatch.setattr(refined, "SCORES", tmp_path)
+    monkeypatch.setattr(versus, "RUNS", nothing)
+    monkeypatch.setattr(peers, "SCORES", nothing)
+
+    task, rng = tasks.load("digits_mlp"), np.random.default_rng(0)
+    shape = len(task.query[1]), len(task.train[1])
+    whole, part = rng.normal(size=(2, *shape)).astype(np.float32)
+    found = xr.Dataset({"influence": (("query", "train"), whole)})
+    found["first_order"] = ("train", "query"), part.T
+    about = {"settings": {}, "chains": 4, "draws": 6, "device": "cpu"}
+    cost = {"seconds_to_sample": 1.0, "seconds_to_refine": 2.0}
+    refined.keep("weak", {"task": "digits_mlp", "backend": "pyro", **about, **cost}, found)
+
+    first, second = versus.judged("digits_mlp", ["default"])
+    assert (first["method"], second["method"]) == (
+        "BIF, pyro, weak",
+        "BIF, pyro, weak, first order",
+    )
+    for line, scores in ((first, whole), (second, part)):
+        assert line["lds"][0] == pytest.approx(float(lds(scores, task.truth)["mean"]), abs=1e-4)
+        assert line["seconds"] == 3.0
+    assert second["less"][0] == pytest.approx(first["lds"][0] - second["lds"][0], abs=2e-4)
