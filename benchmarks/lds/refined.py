@@ -88,7 +88,7 @@ def judged(
             "queries": len(task.query[1]),
             "localization": round(float(run.attrs["localization"]), 1),
             "chains": run.attrs["chains"],
-            "settings": {**options.settings, **given, **options.refine},
+            "settings": {**options.model, **options.settings, **given, **options.refine},
             "tuning": list(run.attrs["tuning"]),
             "device": device_name(options.device),
             "threads": options.threads,
