@@ -346,7 +346,9 @@ def fewer_rows(usual: int, logits: int) -> int:
     return usual
 
 
-def gradients_at_once(weights: int, logits: int, *, on_cpu: bool) -> tuple[int, int]:
+def gradients_at_once(
+    weights: int, logits: int, *, on_cpu: bool, least: int = 1
+) -> tuple[int, int]:
     """Return of how many rows gradients are held at once, and of how many of these they are taken.
 
     Parameters
@@ -357,6 +359,8 @@ def gradients_at_once(weights: int, logits: int, *, on_cpu: bool) -> tuple[int, 
         Of one row; 0 where outputs are few.
     on_cpu
         Whether they are taken on a CPU.
+    least
+        Of how many they are taken also where they are large, if so many are held.
 
     Examples
     --------
@@ -364,9 +368,12 @@ def gradients_at_once(weights: int, logits: int, *, on_cpu: bool) -> tuple[int, 
     ((1024, 1024), (41, 41))
     >>> gradients_at_once(7_000, 0, on_cpu=True), gradients_at_once(1_600_000, 0, on_cpu=True)
     ((599, 599), (40, 2))
+    >>> gradients_at_once(1_600_000, 0, on_cpu=True, least=8)
+    (40, 8)
     """
     numbers = NUMBERS_AT_ONCE, NUMBERS_AT_ONCE_ON_CPU if on_cpu else NUMBERS_AT_ONCE
     held, taken = (max(1, min(ROWS_AT_ONCE, n // weights)) for n in numbers)
+    taken = min(held, max(taken, least))
     held, taken = fewer_rows(held, logits), fewer_rows(taken, logits)
     return held - held % taken, taken
 

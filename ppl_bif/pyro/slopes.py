@@ -34,11 +34,12 @@ class Slopes:
         self._size = model.rows_at_once or fewer_rows(ROWS_OF_A_GRADIENT, logits)
         self._parts = {name: list(batches(batch, self._size)) for name, batch in placed.items()}
         on_cpu = model.device.type == "cpu"
-        few, fewer = gradients_at_once(model.num_weights, logits, on_cpu=on_cpu)
+        alone = model.convolves_on_cpu
+        few, self._fewer = gradients_at_once(
+            model.num_weights, logits, on_cpu=on_cpu, least=CONVOLVED if alone else 1
+        )
         self._few = {name: list(batches(batch, few)) for name, batch in placed.items()}
         self._row_slope = self._mapped_over_rows()
-        alone = model.convolves_on_cpu
-        self._fewer = max(fewer, min(few, CONVOLVED)) if alone else fewer
         self._slope = Chainwise(self._slope_of_loss, one_by_one=alone)
         self._image = Chainwise(self._image_of_vector, one_by_one=alone)
 
