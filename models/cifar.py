@@ -3,11 +3,12 @@
 Looked for, in this order: the binary version (``cifar-10-batches-bin``), torchvision's copy
 (``cifar-10-batches-py``, read by torchvision), and ``train.zip`` with ``test.zip``, each of which
 holds ``train/airplane/0000.jpg`` or the like.
-``python -m ppl_bif_models.cifar FOLDER TARGET`` makes small archives from whole ones.
+``python -m ppl_bif_models.cifar FOLDER TARGET`` makes small archives from whole ones. A network is
+trained by :mod:`ppl_bif_models.experiment`.
 """
 
+import argparse
 import io
-import sys
 import zipfile
 from pathlib import Path
 from typing import NamedTuple
@@ -144,5 +145,18 @@ def _from_archive(path: Path) -> tuple[np.ndarray, np.ndarray]:
     return x.transpose(0, 3, 1, 2), y
 
 
+def main() -> None:
+    """Make small archives from whole ones."""
+    parser = argparse.ArgumentParser(
+        prog="python -m ppl_bif_models.cifar", description="Make small archives from whole ones."
+    )
+    parser.add_argument("folder", help="where train.zip and test.zip are")
+    parser.add_argument("target", help="where the new ones go")
+    parser.add_argument("--train", type=int, default=60, help="of each class (%(default)s)")
+    parser.add_argument("--test", type=int, default=20, help="of each class (%(default)s)")
+    parser.add_argument("--seed", type=int, default=0, help="of the choice (%(default)s)")
+    excerpt(**vars(parser.parse_args()))
+
+
 if __name__ == "__main__":
-    excerpt(*sys.argv[1:3])
+    main()

@@ -11,11 +11,9 @@ from typing import Any
 
 import numpy as np
 from rich.console import Console
-from rich.table import Table
 
-import ppl_bif as bif
-from ppl_bif.schema import group
 from ppl_bif_models import digits
+from ppl_bif_models.showing import Rows, announce, show
 
 __all__ = ["run"]
 
@@ -48,16 +46,7 @@ def run(
         for network in ("mlp", "cnn"):
             console.rule(f"{network.upper()} in {name}")
             made.append(_one(name, network, data, folder, draws or DRAWS[network], console))
-    console.rule("What there is now")
-    for report in made:
-        store, picture = report.with_suffix(".zarr"), report.with_suffix(".png")
-        console.print(f"report {report}   picture {picture}   run {store}", soft_wrap=True)
-    console.print(
-        f"Next: open a report; `ppl-bif top {made[0].with_suffix('.zarr')} -k 10`; "
-        f"`ppl-bif diagnose {made[0].with_suffix('.zarr')}`; "
-        f"`ppl-bif demo --draws 2000 --out more` for more resolved ranks.",
-        soft_wrap=True,
-    )
+    announce(console, made, "ppl-bif demo --draws 2000 --out more")
 
 
 def _backends(backend: str) -> list[str]:
@@ -76,51 +65,10 @@ def _one(
     accuracy = (guesses == data.query_y).mean()
     console.print(f"{model.num_weights:,} weights, {accuracy:.1%} of the test digits are right")
     store = folder / f"digits-{network}-{backend}.zarr"
-    idata = bif.sample(
-        model,
-        train=data.train,
-        query=data.query,
-        train_ids=data.train_ids,
-        query_ids=data.query_ids,
-        chains=4,
-        draws=draws,
-        chain_method=CHAIN_METHOD[network],
-        store=store,
-        constant_data={**data.pictures(), "query_prediction": ("query", guesses)},
-        progress=True,
-    )
-    bif.diagnose(idata)
-    chosen = _queries(data, guesses)
-    scores = bif.influence(idata)
-    _print_top(console, bif.top(scores.sel(query=chosen), k=3), idata)
-    bif.plot_top(scores, query=chosen, k=5, idata=idata).savefig(store.with_suffix(".png"))
-    return bif.write_report(idata, store.with_suffix(".html"), queries=chosen)
-
-
-def _queries(data: digits.Digits, guesses: np.ndarray) -> list[int]:
-    """Two digits the network got wrong, and three that it got right."""
-    wrong = np.flatnonzero(guesses != data.query_y)[:2]
-    right = np.flatnonzero(guesses == data.query_y)[[0, 20, 40]]
-    return data.query_ids[np.concatenate([wrong, right])].tolist()
-
-
-def _print_top(console: Console, best: Any, idata: Any) -> None:
-    constant = group(idata, "constant_data")
-    assert constant is not None
-    for query in best["query"].values:
-        row = constant.sel(query=query)
-        told, guess = int(row["query_target"]), int(row["query_prediction"])
-        mistake = f", taken for a {guess}" if told != guess else ""
-        table = Table("", "train image", "digit", "influence (nats)", "")
-        table.title = f"test image {query}: a {told}{mistake}"
-        for direction in best["direction"].values:
-            for rank in best["rank"].values:
-                score = best.sel(query=query, direction=direction, rank=rank)
-                digit = int(constant["train_target"].sel(train=score["train"]))
-                error = f"{float(score['influence']):+.2g} ± {float(score['mcse']):.1g}"
-                mark = "" if score["resolved"] else "unresolved"
-                table.add_row(str(direction), str(score["train"].item()), str(digit), error, mark)
-        console.print(table)
+    rows = Rows(data.train, data.query, data.train_ids, data.query_ids, data.pictures())
+    settings = {"draws": draws, "chain_method": CHAIN_METHOD[network]}
+    show(console, model, rows, guesses, store, kind="digit", **settings)
+    return store
 
 
 def _prepare_pyro(network: str, data: digits.Digits) -> tuple[Any, Callable[..., Any]]:

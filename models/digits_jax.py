@@ -9,13 +9,14 @@ import jax.numpy as jnp
 from jax import Array
 from numpyro.optim import Momentum
 
+from ppl_bif_models.digits_recipe import BATCH, DECAY, EPOCHS, MOMENTUM, STEP
+
 __all__ = ["NETWORKS", "cnn", "init_cnn", "init_mlp", "mlp", "over_epochs", "train"]
 
 Params = dict[str, Any]
 
 MLP_SIZES = (64, 64, 32, 10)
 CNN_CHANNELS = (1, 8, 16)
-EPOCHS, BATCH, STEP, MOMENTUM, DECAY = 30, 64, 0.05, 0.9, 1e-3
 
 
 def mlp(params: Params, x: Array) -> Array:

@@ -7,20 +7,24 @@ import torch
 from torch import nn
 from torch.nn.functional import cross_entropy
 
+from ppl_bif_models.digits_recipe import BATCH, DECAY, EPOCHS, MOMENTUM, STEP
+
 __all__ = ["NETWORKS", "cnn", "mlp", "train"]
 
-EPOCHS, BATCH, STEP, MOMENTUM, DECAY = 30, 64, 0.05, 0.9, 1e-3
 
+def mlp(seed: int = 0, *, width: int = 64) -> nn.Sequential:
+    """Return an MLP from pixels ``(row, 64)`` to logits ``(row, 10)``.
 
-def mlp(seed: int = 0) -> nn.Module:
-    """Return an MLP from pixels ``(row, 64)`` to logits ``(row, 10)``."""
+    Its first hidden layer is as wide as said, its second half as wide.
+    """
     torch.manual_seed(seed)
+    half = width // 2
     return nn.Sequential(
-        nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 32), nn.ReLU(), nn.Linear(32, 10)
+        nn.Linear(64, width), nn.ReLU(), nn.Linear(width, half), nn.ReLU(), nn.Linear(half, 10)
     )
 
 
-def cnn(seed: int = 0) -> nn.Module:
+def cnn(seed: int = 0) -> nn.Sequential:
     """Return a CNN from pixels ``(row, 64)`` to logits ``(row, 10)``."""
     torch.manual_seed(seed)
     return nn.Sequential(
@@ -32,18 +36,41 @@ def cnn(seed: int = 0) -> nn.Module:
     )
 
 
-def train(network: nn.Module, x: Any, y: Any, *, seed: int = 0) -> nn.Module:
-    """Train by momentum with weight decay, the step falling to 0 over 30 epochs."""
+def train(
+    network: nn.Module,
+    x: Any,
+    y: Any,
+    *,
+    seed: int = 0,
+    epochs: int = EPOCHS,
+    drop_last: bool = True,
+) -> nn.Module:
+    """Train by momentum with weight decay, the step falling to 0 over the epochs.
+
+    Parameters
+    ----------
+    network
+        It is trained in place.
+    x, y
+        Pixels ``(row, pixel)`` and classes ``(row,)``.
+    seed
+        Of the order.
+    epochs
+        Passes over the rows.
+    drop_last
+        Whether the last rows of an epoch, which fill no batch, are left out.
+    """
     x, y = torch.as_tensor(x), torch.as_tensor(y)
     generator = torch.Generator().manual_seed(seed)
     optimizer = torch.optim.SGD(
         network.parameters(), lr=STEP, momentum=MOMENTUM, weight_decay=DECAY
     )
-    steps = EPOCHS * (len(y) // BATCH)
+    batches = len(y) // BATCH if drop_last else -(-len(y) // BATCH)
+    steps = epochs * batches
     falling = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda i: 1 - i / steps)
-    for _ in range(EPOCHS):
+    for _ in range(epochs):
         order = torch.randperm(len(y), generator=generator)
-        for rows in order[: len(y) // BATCH * BATCH].split(BATCH):
+        for rows in order[: batches * BATCH].split(BATCH):
             optimizer.zero_grad()
             cross_entropy(network(x[rows]), y[rows]).backward()
             optimizer.step()

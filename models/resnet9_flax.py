@@ -1,5 +1,6 @@
 """ResNet-9 for 32x32 pictures in Flax NNX, with BatchNorm or GroupNorm, and its training."""
 
+from collections.abc import Mapping
 from itertools import pairwise
 from typing import Any
 
@@ -10,10 +11,15 @@ from jax import Array
 
 from ppl_bif_models.resnet9_recipe import EPOCHS, GROUPS, batches, rule
 
-__all__ = ["ResNet9", "train"]
+__all__ = ["ResNet9", "train", "with_weights"]
 
 # Of the running statistics.
 KEPT = 0.9
+# As PyTorch and Equinox have it, in both norms.
+EPSILON = 1e-5
+# What PyTorch calls the parts of a norm, and Flax.
+LEARNED = {"weight": "scale", "bias": "bias"}
+PARTS = {"batch": {**LEARNED, "running_mean": "mean", "running_var": "var"}, "group": LEARNED}
 
 
 class ResNet9(nnx.Module):
@@ -64,9 +70,9 @@ class _Block(nnx.Module):
     def __init__(self, inside: int, outside: int, norm: str, rngs: nnx.Rngs) -> None:
         self.convolution = nnx.Conv(inside, outside, (3, 3), use_bias=False, rngs=rngs)
         self.norm = (
-            nnx.BatchNorm(outside, momentum=KEPT, rngs=rngs)
+            nnx.BatchNorm(outside, momentum=KEPT, epsilon=EPSILON, rngs=rngs)
             if norm == "batch"
-            else nnx.GroupNorm(outside, num_groups=GROUPS, rngs=rngs)
+            else nnx.GroupNorm(outside, num_groups=GROUPS, epsilon=EPSILON, rngs=rngs)
         )
 
     def __call__(self, x: Array) -> Array:
@@ -108,3 +114,29 @@ def _step(network: ResNet9, optimizer: nnx.Optimizer, x: Array, y: Array, mirror
         return optax.softmax_cross_entropy_with_integer_labels(network(images), y).mean()
 
     optimizer.update(network, nnx.grad(loss)(network))
+
+
+def with_weights(weights: Mapping[str, Any]) -> ResNet9:
+    """Return, in evaluation mode, a ResNet-9 with weights of PyTorch's.
+
+    Parameters
+    ----------
+    weights
+        By the names of :func:`ppl_bif_models.resnet9_torch.resnet9`, running statistics among them
+        where its norms have any. They tell the width, the norm, and what the pictures are.
+    """
+    width, channels = weights["0.0.weight"].shape[:2]
+    norm = "batch" if "0.1.running_mean" in weights else "group"
+    classes = len(weights["11.bias"])
+    network = ResNet9(width=width, norm=norm, channels=channels, classes=classes)
+    places = ("0", "1", "4", "6", "3.inner.0", "3.inner.1", "8.inner.0", "8.inner.1")
+    for place, block in zip(places, (*network.blocks, *network.inner), strict=True):
+        kernel = jnp.transpose(weights[f"{place}.0.weight"], (2, 3, 1, 0))
+        block.convolution.kernel[...] = kernel
+        for name, part in PARTS[norm].items():
+            getattr(block.norm, part)[...] = jnp.asarray(weights[f"{place}.1.{name}"])
+    network.head.kernel[...] = jnp.transpose(weights["11.weight"])
+    assert network.head.bias is not None
+    network.head.bias[...] = jnp.asarray(weights["11.bias"])
+    network.eval()
+    return network

@@ -4,7 +4,7 @@ A batch is a tuple of arrays ``(inputs..., target)`` or a mapping of named array
 first axis of each. Nothing here knows a framework; tensors and JAX arrays come in as NumPy.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from hashlib import blake2b
 from operator import itemgetter
 from typing import Any
@@ -20,6 +20,7 @@ __all__ = [
     "digest",
     "map_arrays",
     "num_rows",
+    "stacked",
     "target",
 ]
 
@@ -191,6 +192,19 @@ def batches(batch: Batch, size: int) -> Iterator[Batch]:
     for start in range(0, num_rows(batch), size):
         rows = slice(start, start + size)
         yield map_arrays(itemgetter(rows), batch)
+
+
+def stacked(parts: Iterable[Any], rows: int) -> np.ndarray:
+    """Join arrays or tensors of so many rows in all, without holding them beside the whole."""
+    start, whole = 0, None
+    for part in map(as_numpy, parts):
+        if whole is None:
+            whole = np.empty((rows, *part.shape[1:]), part.dtype)
+        whole[start : start + len(part)] = part
+        start += len(part)
+    if whole is None or start != rows:
+        raise ValueError(f"{rows} rows were expected; got {start}")
+    return whole
 
 
 def digest(*parts: Any) -> str:

@@ -10,6 +10,8 @@ import numpy as np
 
 __all__ = ["Spread", "lanczos"]
 
+# Vectors that are multiplied at once, and columns that are: no second copy of all is held.
+AT_ONCE, COLUMNS = 32, 2**16
 # Images that find eigenvalues above a floor: so many for each, and more; looked at now and then.
 IMAGES_PER_VALUE, SPARE_IMAGES, LOOKED_EVERY = 1.5, 20, 10
 
@@ -32,7 +34,7 @@ class Spread(NamedTuple):
     localization: float
 
     def times(self, vectors: np.ndarray) -> np.ndarray:
-        """Multiply vectors ``(vector, d)``.
+        """Multiply vectors ``(vector, d)``, which is done in place.
 
         Examples
         --------
@@ -40,12 +42,11 @@ class Spread(NamedTuple):
         array([[0.25, 1.  ]])
         """
         less = self.localization / (self.curvature + self.localization) - 1
-        within = (vectors @ self.directions.T) * less
-        # In place: vectors may be as many as fit in memory a few times.
-        found = within.astype(vectors.dtype) @ self.directions
-        found += vectors
-        found /= self.localization
-        return found
+        for some in np.array_split(vectors, -(-len(vectors) // AT_ONCE)):
+            within = (some @ self.directions.T) * less
+            some += within.astype(some.dtype) @ self.directions
+            some /= self.localization
+        return vectors
 
 
 def lanczos(
@@ -82,27 +83,32 @@ def lanczos(
     array([1., 2., 5.], dtype=float32)
     """
     basis = np.zeros((min(size, steps), size), np.float32)
-    images = np.zeros_like(basis)
+    # The images in the basis, which are not held themselves.
+    small = np.zeros((len(basis), len(basis)), np.float32)
     vector: np.ndarray = np.random.default_rng(0).normal(size=size).astype(np.float32)
-    for i in range(len(basis)):
+    found = 0
+    while found < len(basis):
         length = np.linalg.norm(vector)
         for _ in range(2):
-            vector = vector - (basis[:i] @ vector) @ basis[:i]
+            vector = vector - (basis[:found] @ vector) @ basis[:found]
         if np.linalg.norm(vector) <= 1e-5 * length:
             # The images lie in the space already.
-            basis, images = basis[:i], images[:i]
             break
-        basis[i] = vector / np.linalg.norm(vector)
-        vector = images[i] = product(basis[i])
-        if floor is not None and (i + 1) % LOOKED_EVERY == 0:
-            found, _ = _ritz(basis[: i + 1], images[: i + 1])
-            if len(found) >= IMAGES_PER_VALUE * (found > floor).sum() + SPARE_IMAGES:
-                basis, images = basis[: i + 1], images[: i + 1]
+        basis[found] = vector / np.linalg.norm(vector)
+        vector = product(basis[found])
+        found += 1
+        small[:found, found - 1] = small[found - 1, :found] = basis[:found] @ vector
+        if floor is not None and found % LOOKED_EVERY == 0:
+            above = (np.linalg.eigvalsh(small[:found, :found]) > floor).sum()
+            if found >= IMAGES_PER_VALUE * above + SPARE_IMAGES:
                 break
-    values, rotation = _ritz(basis, images)
-    return values, rotation.T @ basis
+    values, rotation = np.linalg.eigh(small[:found, :found])
+    return values, _rotated(basis[:found], rotation)
 
 
-def _ritz(basis: np.ndarray, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    small = basis @ images.T
-    return np.linalg.eigh((small + small.T) / 2)
+def _rotated(basis: np.ndarray, rotation: np.ndarray) -> np.ndarray:
+    """Multiply by a transposed rotation, in place."""
+    for start in range(0, basis.shape[1], COLUMNS):
+        some = basis[:, start : start + COLUMNS]
+        some[:] = rotation.T @ some
+    return basis

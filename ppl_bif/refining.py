@@ -11,6 +11,7 @@ import xarray as xr
 from scipy.special import ndtr
 
 from ppl_bif.approximation import is_weighted
+from ppl_bif.block_errors import mean_with_errors, which_spread
 from ppl_bif.blocks import RESOLVED_ERRORS
 from ppl_bif.checks import whole
 from ppl_bif.data import Batch, as_batch, as_numpy, batches, map_arrays, num_rows
@@ -20,8 +21,8 @@ from ppl_bif.learning import losses_at_mode
 from ppl_bif.low_rank import Spread, lanczos
 from ppl_bif.memory import memory_to_use
 from ppl_bif.schema import group, inverse_temperature, refuse_unmarked, root_attrs
-from ppl_bif.scores import influence, shrinks
-from ppl_bif.shrinkage import shrink, smoothed
+from ppl_bif.scores import RESOLVED_FALSE_SIGN, influence, shrinks
+from ppl_bif.shrinkage import shrink
 from ppl_bif.streaming import refuse_streamed
 from ppl_bif.tiles import Estimate
 from ppl_bif.traces import Traces, refuse_unsampled, traces
@@ -82,7 +83,8 @@ def refine(
     train, query
         The rows that were sampled with, as :func:`ppl_bif.sample` takes them, in the same order.
     gradient_draws
-        Draws, spread evenly over all, at which gradients of single rows are taken, and curvatures.
+        Draws, spread evenly over all, at which gradients of single rows are taken, and curvatures:
+        as many as divide by 8, or all.
     curvatures
         Products with the mean Hessian, and directions that S knows, at most. Those that exceed the
         localization matter: half again as many as do are enough, and 20.
@@ -99,8 +101,9 @@ def refine(
     xarray.Dataset
         Dims (query, train): ``influence``, which estimates what :func:`ppl_bif.influence` does, in
         its sign and unit; ``mcse``, its Monte Carlo standard error, of the first part by 8 blocks
-        of draws; ``resolved``, whether abs(influence) > 2 mcse; ``false_sign``, the probability of
-        the other sign. ``first_order``: the first part alone with c = 1, not shrunk, and
+        of draws; ``false_sign``, the probability of the other sign; ``resolved``, whether
+        abs(influence) > 2 mcse or, of the first part alone and shrunk, ``false_sign`` is below
+        0.025. ``first_order``: the first part alone with c = 1, not shrunk, and
         ``first_order_mcse``, its Monte Carlo standard error. It has less noise, but is not the
         covariance, and by how much is not known of a single pair. Where there is a second part, by
         query ``share``, which is c: that which leaves least variance or, where the second part is
@@ -142,8 +145,8 @@ def refine(
     >>> dict(scores["influence"].sizes)
     {'query': 3, 'train': 20}
     """
-    for name, value in (("gradient_draws", gradient_draws), ("curvatures", curvatures)):
-        whole(name, value, least=2)
+    whole("gradient_draws", gradient_draws, least=BLOCKS)
+    whole("curvatures", curvatures, least=2)
     whole("curvature_rows", curvature_rows)
     if is_weighted(run):
         raise ValueError("draws of a guide are weighted, and are not refined: take ppl_bif.sample")
@@ -157,24 +160,29 @@ def refine(
     slopes = model.make_slopes(data)
     _check_scores(run, slopes, draws, model, sides)
     blocks = draws.blocks(gradient_draws)
-    spread = _spread(slopes, draws, np.concatenate(blocks), model, (curvatures, curvature_rows))
+    spreads = _spreads(slopes, draws, np.concatenate(blocks), model, (curvatures, curvature_rows))
     parts = []
     examined = map_arrays(itemgetter(choose(len(sides["train"].ids), EXAMINED)), data["train"])
     for some in batches(data["query"], _queries_at_once(model)):
         slopes = model.make_slopes({"train": data["train"], "query": some, "examined": examined})
-        parts.append(_by_blocks(slopes, draws, blocks, spread, uphill=not first_order))
-    first, uphill = _joined(parts, inverse_temperature(run))
+        parts.append(_by_blocks(slopes, draws, blocks, spreads, uphill=not first_order))
+    forward, crossed, uphill = (np.concatenate(part, axis=1) for part in zip(*parts, strict=True))
+    beta = inverse_temperature(run)
+    value, mcse, of_spread = (beta * layer for layer in mean_with_errors(forward, crossed))
+    # The second part makes good what is wrong with a spread; alone, the first has its error.
+    whole_mcse = np.hypot(mcse, of_spread)
     if first_order:
-        found = _alone(run, first, shrunk)
+        found = _alone(run, Estimate(value, whole_mcse), shrunk)
     else:
-        found = _together(run, sides["query"], first, uphill, shrunk)
+        found = _together(run, sides["query"], Estimate(value, mcse), uphill, shrunk)
     dims = ("query", "train")
-    found = found.assign(first_order=(dims, first.value), first_order_mcse=(dims, first.mcse))
-    above = int((spread.curvature > model.precision).sum())
+    found = found.assign(first_order=(dims, value), first_order_mcse=(dims, whole_mcse))
     return found.assign_attrs(
         gradient_draws=sum(map(len, blocks)),
-        curvatures=len(spread.curvature),
-        curvatures_above_localization=above,
+        curvatures=max(len(spread.curvature) for spread in spreads),
+        curvatures_above_localization=max(
+            int((spread.curvature > model.precision).sum()) for spread in spreads
+        ),
     )
 
 
@@ -210,10 +218,8 @@ class _Draws(NamedTuple):
         parts = np.array_split(self.points, min(BLOCKS, len(self.points)))
         if most is None:
             return parts
-        each = max(1, most // BLOCKS)
-        return [
-            part[np.linspace(0, len(part) - 1, min(len(part), each)).astype(int)] for part in parts
-        ]
+        each = most // len(parts)
+        return [part[_evenly(len(part), min(len(part), each))] for part in parts]
 
     def read(self, points: np.ndarray) -> np.ndarray:
         """Read weights, ``(point, d)``; points of a chain follow one another."""
@@ -224,6 +230,11 @@ class _Draws(NamedTuple):
             parts.append(np.concatenate([w.reshape(len(w), -1) for w in flat], axis=1))
             refuse_unmarked(parts[-1], "posterior", [int(chain)])
         return np.concatenate(parts)
+
+
+def _evenly(size: int, count: int) -> np.ndarray:
+    """Choose so many of a range, each in the middle of its part."""
+    return ((np.arange(count) + 0.5) * size / count).astype(int)
 
 
 def _as_sampled(model: Model, run: Any) -> Model:
@@ -279,22 +290,26 @@ def _check_scores(
                 )
 
 
-def _spread(
+def _spreads(
     slopes: Slopes, draws: _Draws, points: np.ndarray, model: Model, most: tuple[int, int]
-) -> Spread:
-    """Find the posterior's covariance by so many curvatures of so many rows over all points."""
+) -> tuple[Spread, Spread]:
+    """Find the posterior's covariance twice, by curvatures of rows at every other point."""
     curvatures, rows = most
-    total = slopes.rows
+    total, rng = slopes.rows, np.random.default_rng(0)
     each = min(total, -(-rows // len(points)))
-    # In turn: all rows are seen alike.
-    turns = -(-each * len(points) // total)
-    order = np.concatenate([np.random.default_rng(i).permutation(total) for i in range(turns)])
-    chosen = order[: each * len(points)].reshape(len(points), each)
-    product = slopes.hessian(draws.read(points), chosen)
-    values, directions = lanczos(product, model.num_weights, curvatures, floor=model.precision)
-    if not np.isfinite(values).all():
-        raise BIFError("the Hessian at the draws holds NaN or infinity: sample a smaller step")
-    return Spread(np.maximum(values, 0), directions, model.precision)
+
+    def at(some: np.ndarray) -> Spread:
+        # In turn: all rows are seen alike.
+        turns = -(-each * len(some) // total)
+        order = np.concatenate([rng.permutation(total) for _ in range(turns)])
+        chosen = order[: each * len(some)].reshape(len(some), each)
+        product = slopes.hessian(draws.read(some), chosen)
+        found = lanczos(product, model.num_weights, curvatures, floor=model.precision)
+        if not np.isfinite(found[0]).all():
+            raise BIFError("the Hessian at the draws holds NaN or infinity: sample a smaller step")
+        return Spread(np.maximum(found[0], 0), found[1], model.precision)
+
+    return at(points[::2]), at(points[1::2])
 
 
 def _queries_at_once(model: Model) -> int:
@@ -307,81 +322,58 @@ def _by_blocks(
     slopes: Slopes,
     draws: _Draws,
     blocks: Sequence[np.ndarray],
-    spread: Spread,
+    spreads: tuple[Spread, Spread],
     *,
     uphill: bool,
-) -> tuple[Estimate, np.ndarray]:
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Take directions of the queries from all blocks of draws but the one they are followed in.
 
     Returns
     -------
-    first : Estimate, (query, train)
-        Products of the directions with the rows' mean gradients, and their errors.
+    forward : numpy.ndarray, (block, query, train)
+        Of each block, products of its rows' gradients and the other blocks' directions.
+    crossed : numpy.ndarray, (block, query, block, row)
+        Of every pair of blocks, of the first one's directions and the second one's gradients of
+        examined rows.
     along : numpy.ndarray, (point, query)
         Products with the potential's gradients at all draws, if asked for; else at none.
     """
     weights = [draws.read(points) for points in blocks]
     examined = np.concatenate([slopes.gradients("examined", at) for at in weights])
-    total = spread.times(slopes.gradients("query", weights[0]))
+    towards = spreads[0].times(examined.copy())
+    towards += spreads[1].times(examined)
+    towards /= 2
+    total = slopes.gradients("query", weights[0])
     for at in weights[1:]:
-        total += spread.times(slopes.gradients("query", at))
+        total += slopes.gradients("query", at)
     at_once = max(1, HELD // total.shape[1])
-    forward, crossed, along = [], [], [np.empty((0, len(total)), np.float32)]
-    for points, at in zip(draws.blocks(), weights, strict=True):
-        own = spread.times(slopes.gradients("query", at))
-        crossed.append((own @ examined.T).reshape(len(own), len(blocks), -1))
+
+    def followed(points: np.ndarray, at: np.ndarray, which: int) -> tuple[np.ndarray, ...]:
+        own = slopes.gradients("query", at)
+        crossed = (own @ towards.T).reshape(len(own), len(blocks), -1)
         others = np.subtract(total, own, out=own)
         others /= len(blocks) - 1
-        forward.append(slopes.along("train", at, others))
-        if uphill:
-            parts = np.array_split(points, -(-len(points) // at_once))
-            along += [slopes.uphill(draws.read(part), others) for part in parts]
-    pairs, chains = np.stack(forward), np.unique(draws.points[:, 0]).tolist()
-    refuse_unmarked(pairs, "the rows' gradients", chains)
-    return _with_errors(pairs, np.stack(crossed)), np.concatenate(along)
+        others = spreads[which].times(others)
+        forward = slopes.along("train", at, others)
+        parts = np.array_split(points, -(-len(points) // at_once)) if uphill else []
+        along = [slopes.uphill(draws.read(part), others) for part in parts]
+        return forward, crossed, np.concatenate([np.empty((0, len(own)), np.float32), *along])
 
-
-def _with_errors(forward: np.ndarray, crossed: np.ndarray) -> Estimate:
-    """Average over blocks, with errors by the rows' gradients and, of some, by the queries' too.
-
-    Parameters
-    ----------
-    forward
-        Of each block, of its rows' gradients and the other blocks' directions,
-        ``(block, query, train)``.
-    crossed
-        Of every pair of blocks, of the first one's directions and the second one's gradients of
-        examined rows, ``(block, query, block, row)``.
-    """
-    count = len(forward)
-    by_rows = forward.var(axis=0, ddof=1, dtype=float) / count
-    pairs = crossed.transpose(0, 2, 1, 3).astype(float)
-    pairs[np.diag_indices(count)] = 0
-    to, of = pairs.sum(axis=0), pairs.sum(axis=1)
-    of_rows = (to / (count - 1)).var(axis=0, ddof=1) / count
-    # Leaving out each block in turn.
-    touched = to + of
-    without = (touched.sum(axis=0) / 2 - touched) / ((count - 1) * (count - 2))
-    of_both = (count - 1) * without.var(axis=0)
-    tiny = np.finfo(float).tiny
-    more = of_both.mean(axis=1) / np.maximum(of_rows.mean(axis=1), tiny)
-    return Estimate(forward.mean(axis=0, dtype=float), np.sqrt(more[:, None] * by_rows))
-
-
-def _joined(
-    parts: Sequence[tuple[Estimate, np.ndarray]], beta: float
-) -> tuple[Estimate, np.ndarray]:
-    """Join what was found for some queries after others; scores and errors are times beta."""
-    value, error = (np.concatenate([first[i] for first, _ in parts]) for i in (0, 1))
-    uphill = np.concatenate([of for _, of in parts], axis=1)
-    return Estimate(beta * value, beta * smoothed(error)), uphill
+    taken = which_spread(len(blocks))
+    found = [followed(*block) for block in zip(draws.blocks(), weights, taken, strict=True)]
+    forward, crossed, along = zip(*found, strict=True)
+    chains = np.unique(draws.points[:, 0]).tolist()
+    refuse_unmarked(np.stack(forward), "the rows' gradients", chains)
+    return np.stack(forward), np.stack(crossed), np.concatenate(along)
 
 
 def _alone(run: Any, first: Estimate, shrunk: bool) -> xr.Dataset:
     """Label the first part."""
     like = influence(run, shrink=None)
-    how = {"shrink": "eb" if shrunk else "none"}
-    return _labelled(_shrunk(first) if shrunk else first, like.coords, like.attrs | how)
+    kept = {k: v for k, v in like.attrs.items() if k not in ("blocks", "product_time")}
+    attrs = kept | {"part": "first order", "shrink": "eb" if shrunk else "none"}
+    found = shrink(*first) if shrunk else (*first, None)
+    return _labelled(*found, coords=like.coords, attrs=attrs)
 
 
 def _together(
@@ -392,27 +384,33 @@ def _together(
     variate = uphill.reshape(series.shape).astype(float)
     share, left = _regressed(series, variate, most=shrunk)
     rest = _scores_of(run, explained, series - share * variate, shrunk)
-    part = Estimate(share[:, None] * first.value, share[:, None] * first.mcse)
-    part = _shrunk(part) if shrunk else part
-    value = part.value + rest["influence"].values
-    mcse = np.hypot(part.mcse, rest["mcse"].values)
+    part = Estimate(*(share[:, None] * layer for layer in first))
+    known, error = shrink(*part)[:2] if shrunk else part
+    value, mcse = known + rest["influence"].values, np.hypot(error, rest["mcse"].values)
     attrs = {**rest.attrs, "query_variable": str(explained.array.name)}
-    found = _labelled(Estimate(value, mcse), rest.coords, attrs)
+    found = _labelled(value, mcse, None, coords=rest.coords, attrs=attrs)
     return found.assign(share=("query", share), variance_left=("query", left))
 
 
-def _shrunk(part: Estimate) -> Estimate:
-    return Estimate(*shrink(*part)[:2])
-
-
-def _labelled(scores: Estimate, coords: Any, attrs: Mapping[str, Any]) -> xr.Dataset:
-    value, mcse = scores
-    with np.errstate(divide="ignore", invalid="ignore"):
-        false_sign = np.where(value == 0, 1.0, ndtr(-np.abs(value) / mcse))
+def _labelled(
+    value: np.ndarray,
+    mcse: np.ndarray,
+    false_sign: np.ndarray | None,
+    *,
+    coords: Any,
+    attrs: Mapping[str, Any],
+) -> xr.Dataset:
+    """Label scores; false signs that are not known are those of normal errors."""
+    if false_sign is None:
+        resolved = np.abs(value) > RESOLVED_ERRORS * mcse
+        with np.errstate(divide="ignore", invalid="ignore"):
+            false_sign = np.where(value == 0, 1.0, ndtr(-np.abs(value) / mcse))
+    else:
+        resolved = false_sign < RESOLVED_FALSE_SIGN
     layers = {
         "influence": value,
         "mcse": mcse,
-        "resolved": np.abs(value) > RESOLVED_ERRORS * mcse,
+        "resolved": resolved,
         "false_sign": false_sign,
     }
     dims = ("query", "train")

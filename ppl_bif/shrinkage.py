@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 from scipy.special import ndtr
 
-__all__ = ["Shrunk", "shrink", "smoothed"]
+__all__ = ["Shrunk", "shrink"]
 
 ITERATIONS = 100
 # Standard deviations of the mixture: from a tenth of the smallest error, by factors of root 2.
@@ -48,20 +48,6 @@ def shrink(value: np.ndarray, error: np.ndarray) -> Shrunk:
     """
     done = [_shrink_query(v, e) for v, e in zip(value, error, strict=True)]
     return Shrunk(*(np.stack(part) for part in zip(*done, strict=True)))
-
-
-def smoothed(error: np.ndarray) -> np.ndarray:
-    """Make errors ``(query, train)`` products of one of each query and one of each row.
-
-    Examples
-    --------
-    >>> smoothed(np.array([[1.0, 4.0], [2.0, 8.0]]))
-    array([[1., 4.],
-           [2., 8.]])
-    """
-    squares = error**2
-    of_query, of_row = squares.mean(axis=1, keepdims=True), squares.mean(axis=0, keepdims=True)
-    return np.sqrt(of_query * of_row / max(squares.mean(), np.finfo(float).tiny))
 
 
 def _shrink_query(value: np.ndarray, error: np.ndarray) -> Shrunk:

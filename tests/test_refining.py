@@ -1,5 +1,7 @@
 """Scores by gradients at the draws are the covariance, with less noise, in both backends."""
 
+import tracemalloc
+
 import numpy as np
 import pytest
 
@@ -140,6 +142,62 @@ def test_scores_are_labelled_and_ranked_as_others(small):
     assert found.attrs["gradient_draws"] == 200
     best = bif.top(found, k=3)
     assert best["train"].shape == (7, 2, 3)
+
+
+def independent(run, truth, queries, seed):
+    """Put independent draws of a linear model's posterior, and their losses, into a run."""
+    spread, rng = np.linalg.cholesky(truth.covariance()), np.random.default_rng(seed)
+    w = group(run, "posterior")["w"]
+    w.values[...] = truth.mean() + rng.normal(size=w.shape) @ spread.T
+    for name, rows in (("train_obs", slice(None)), ("query_obs", slice(queries))):
+        off = truth.y[rows] - w.values @ truth.x[rows].T
+        group(run, "log_likelihood")[name].values[...] = -0.5 * (np.log(2 * np.pi) + off**2)
+
+
+def test_errors_are_right_also_of_the_largest_scores(backend):
+    """Of independent draws, by eight blocks, whose t has a standard deviation of 1.18."""
+    truth = make_linear(200, 12)._replace(beta=1.0)
+    data = {"train": truth.data, "query": tuple(a[:20] for a in truth.data)}
+    model = backend.linear(truth.mode, localization=truth.gamma)
+    run = sampled(model, data, draws=40)
+    slopes = truth.x * (truth.y - truth.x @ truth.mean())[:, None]
+    expected = slopes[:20] @ truth.covariance() @ slopes.T
+    off = []
+    how = {"first_order": True, "shrink": None, "curvatures": 20, "curvature_rows": 1600}
+    for seed in range(8):
+        independent(run, truth, 20, seed)
+        found = bif.refine(run, model, **data, **how, gradient_draws=160)
+        off.append((found["influence"] - expected) / found["mcse"])
+    off = np.stack(off)
+    assert 0.8 < np.sqrt((off**2).mean()) < 1.2
+    largest = np.abs(expected) > np.quantile(np.abs(expected), 0.98)
+    assert 0.8 < np.sqrt((off[:, largest] ** 2).mean()) < 1.4
+
+
+def test_queries_are_held_twice(backend, monkeypatch):
+    """Their directions in all draws, and those in a block; beside 256 gradients of rows."""
+    rng = np.random.default_rng(0)
+    rows = np.float32(rng.normal(size=(150, 30))), rng.integers(10, size=150)
+    data = {"train": tuple(a[:40] for a in rows), "query": rows}
+    model = backend.mlp(random_layers([30, 100, 10]), localization=1e4)
+    run = sampled(model, data, draws=8)
+    held, times = [], Spread.times
+    arrays = tracemalloc.DomainFilter(inclusive=True, domain=np.lib.tracemalloc_domain)
+
+    def watched(self, vectors):
+        found = times(self, vectors)
+        traces = tracemalloc.take_snapshot().filter_traces([arrays]).traces
+        held.append(sum(trace.size for trace in traces))
+        return found
+
+    monkeypatch.setattr(Spread, "times", watched)
+    tracemalloc.start()
+    bif.refine(run, model, **data, first_order=True, curvatures=2, gradient_draws=8)
+    tracemalloc.stop()
+    of_rows, of_queries = held[:2], held[2:]
+    assert len(of_queries) == 8
+    assert max(of_rows) / (4 * 256 * model.num_weights) < 3.5
+    assert max(of_queries) / (4 * 150 * model.num_weights) < 2 + 256 / 150 + 0.8
 
 
 def test_a_chain_that_diverged_is_left_out(small):

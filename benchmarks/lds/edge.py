@@ -1,16 +1,20 @@
 """Where the edge lies: ``python -m benchmarks.lds.edge {removed,width,queries}``.
 
 ``removed``: LDS where retraining leaves out 1 to 50 in 100 rows of the digits MLP. ``width``: of
-the digits MLP with other widths. ``queries``: CPU-seconds for 1 to 1,000 queries of the
-Fashion-MNIST CNN. Runs in an environment that has kronfluence; lines go to ``results/edge.jsonl``.
+the digits MLP with other widths. ``queries``: CPU-seconds and peak memory for 1 to 1,000 queries of
+the Fashion-MNIST CNN, each in a process of its own. Runs in an environment that has kronfluence;
+lines go to ``results/edge.jsonl``.
 """
 
 import argparse
 import json
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
 from functools import partial
+from itertools import product
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +26,8 @@ import ppl_bif as bif
 from benchmarks.lds import networks, peer_ekfac, peer_gradients, tasks
 from benchmarks.lds.ours import localized
 from ppl_bif.evaluation import ceiling, compare, lds, random_subsets, retrain
+from ppl_bif.memory import peak_memory
+from ppl_bif.schema import root_attrs
 
 RESULTS = Path(__file__).parent / "results" / "edge.jsonl"
 SUBSETS, SEEDS, DRAWS = 64, 2, 1000
@@ -52,7 +58,7 @@ def main() -> None:
 def removed(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
     """Give LDS by the share of rows that retraining leaves out."""
     task = tasks.load("digits_mlp")
-    scores = scored(task, options)
+    scores, _ = scored(task, options)
     for share in REMOVED:
         truth = retrained(task, 1 - share, options.workers)
         for line in judged(scores, truth):
@@ -66,38 +72,61 @@ def width(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
         networks.NETWORKS[name] = partial(networks.mlp, count)
         task = tasks.Task(name, tasks.digits(), (), np.empty(0), np.empty(0))
         truth = retrained(task, 0.5, options.workers)
-        for line in judged(scored(task, options), truth):
-            yield {"width": count, "draws": options.draws, **line}
+        scores, localization = scored(task, options)
+        for line in judged(scores, truth):
+            yield {
+                "width": count,
+                **line,
+                "draws": options.draws,
+                "localization": round(localization, 1),
+            }
 
 
 def queries(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
-    """Give CPU-seconds, whatever has to be fitted or sampled first among them, by queries."""
+    """Give costs, those of what has to be fitted or sampled first among them, by queries."""
+    draws = min(options.draws, FEW)
+    methods = {
+        f"BIF, 4 x {draws}": partial(of_bif, draws=draws, settings=options.model),
+        "EK-FAC": _of_ekfac,
+    }
+    for count, (name, method) in product(QUERIES, methods.items()):
+        with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as alone:
+            yield {"queries": count, "method": name, **alone.submit(_cost, method, count).result()}
+
+
+def _cost(method: Callable[[tasks.Task], Any], count: int) -> dict[str, float]:
+    """Explain so many queries, which repeat where there are no more."""
+    torch.set_num_threads(1)
     task = tasks.load("fashion_cnn")
-    for count in QUERIES:
-        asked = np.arange(count) % len(task.rows.query_y)
-        x, y = task.rows.query_x[asked], task.rows.query_y[asked]
-        some = task._replace(rows=task.rows._replace(query_x=x, query_y=y))
-        started = time.process_time()
-        of_bif(some, FEW, options.model)
-        yield {"queries": count, "method": f"BIF, 4 x {FEW}", "cpu_seconds": since(started)}
-        started = time.process_time()
-        next(peer_ekfac.scores(some, 1, "cpu"))
-        yield {"queries": count, "method": "EK-FAC", "cpu_seconds": since(started)}
+    asked = np.arange(count) % len(task.rows.query_y)
+    x, y = task.rows.query_x[asked], task.rows.query_y[asked]
+    started = time.process_time()
+    method(task._replace(rows=task.rows._replace(query_x=x, query_y=y)))
+    spent = round(time.process_time() - started, 1)
+    return {"cpu_seconds": spent, "peak_gb": round(peak_memory() / 1e9, 2)}
+
+
+def _of_ekfac(task: tasks.Task) -> None:
+    next(peer_ekfac.scores(task, 1, "cpu"))
 
 
 MEASURED = {"removed": removed, "width": width, "queries": queries}
 
 
-def scored(task: tasks.Task, options: argparse.Namespace) -> dict[str, Any]:
-    """Score a task by each method, ``(query, train)``; EK-FAC by its whole grid of dampings."""
-    found = {"BIF": of_bif(task, options.draws, options.model)}
+def scored(task: tasks.Task, options: argparse.Namespace) -> tuple[dict[str, Any], float]:
+    """Score a task by each method, ``(query, train)``; EK-FAC by its whole grid of dampings.
+
+    And say at which localization BIF's were made.
+    """
+    of_ours, localization = of_bif(task, options.draws, options.model)
+    found = {"BIF": of_ours}
     for result in peer_ekfac.scores(task, 1, "cpu"):
         found[f"EK-FAC {result.settings['damping']}"] = result.score.T
     found["GradDot"] = next(peer_gradients.products(task, 1, "cpu")).score.T
-    return found
+    return found, localization
 
 
-def of_bif(task: tasks.Task, draws: int, settings: dict[str, Any]) -> np.ndarray:
+def of_bif(task: tasks.Task, draws: int, settings: dict[str, Any]) -> tuple[np.ndarray, float]:
     """Score by the library's defaults, but for settings of the model, in Pyro."""
     run = bif.sample(
         localized(task, "pyro", settings),
@@ -108,7 +137,8 @@ def of_bif(task: tasks.Task, draws: int, settings: dict[str, Any]) -> np.ndarray
         seed=0,
         progress=False,
     )
-    return bif.influence(run)["influence"].transpose("query", "train").values
+    scores = bif.influence(run)["influence"].transpose("query", "train").values
+    return scores, float(root_attrs(run)["localization"])
 
 
 def retrained(task: tasks.Task, fraction: float, workers: int) -> xr.Dataset:
@@ -147,11 +177,6 @@ def judged(scores: dict[str, np.ndarray], truth: xr.Dataset) -> Iterator[dict[st
 def rounded(found: xr.Dataset, *names: str) -> list[float]:
     """Return these numbers with three digits."""
     return [round(float(found[name]), 3) for name in names]
-
-
-def since(started: float) -> float:
-    """Return the CPU-seconds since then."""
-    return round(time.process_time() - started, 1)
 
 
 if __name__ == "__main__":

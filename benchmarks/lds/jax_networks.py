@@ -1,13 +1,17 @@
 """The tasks' networks in JAX, over the weights that PyTorch trained.
 
-Convolutions are matrix products over patches, which is several times as fast on a CPU.
+Convolutions of the small ones are matrix products over patches, which is several times as fast on a
+CPU.
 """
 
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax import Array
+
+from benchmarks.lds.tasks import Task
 
 Weights = Mapping[str, Array]
 
@@ -32,11 +36,44 @@ def fashion_cnn(weights: Weights, x: Array) -> Array:
     return _head(weights, "4", x)
 
 
-NETWORKS: dict[str, Callable[[Weights, Array], Array]] = {
+def cifar_resnet9(weights: Weights) -> Any:
+    """Return the ResNet-9 in Flax."""
+    from ppl_bif_models.resnet9_flax import with_weights
+
+    return with_weights(weights)
+
+
+def verses_gpt(weights: Weights) -> Any:
+    """Return the GPT in Flax."""
+    from benchmarks.lds.networks import GPT
+    from ppl_bif_models.gpt_flax import with_weights
+
+    return with_weights(GPT, weights)
+
+
+FUNCTIONS: dict[str, Callable[[Weights, Array], Array]] = {
     "digits_mlp": digits_mlp,
     "digits_cnn": digits_cnn,
     "fashion_cnn": fashion_cnn,
 }
+# These carry their weights: running statistics are none to be sampled.
+MODULES: dict[str, Callable[[Weights], Any]] = {
+    "cifar_resnet9": cifar_resnet9,
+    "verses_gpt": verses_gpt,
+}
+
+
+def trained(task: Task, seed: int = 0) -> tuple[Any, ...]:
+    """Return what ``localize`` takes: a function and its weights, or a module that has them."""
+    if task.name not in FUNCTIONS | MODULES:
+        raise ValueError(
+            f"{task.name} has no network in JAX: take pyro, or one of "
+            f"{', '.join(FUNCTIONS | MODULES)}"
+        )
+    weights = {name: jnp.asarray(w) for name, w in task.weights[seed].items()}
+    if task.name in MODULES:
+        return (MODULES[task.name](weights),)
+    return FUNCTIONS[task.name], weights
 
 
 def _head(weights: Weights, layer: str, x: Array) -> Array:

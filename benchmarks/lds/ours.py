@@ -70,13 +70,10 @@ def localized(
 
         torch.set_num_threads(threads)
         return localize(trained(task, 0, device), **settings)
-    import jax.numpy as jnp
-
-    from benchmarks.lds.jax_networks import NETWORKS
+    from benchmarks.lds import jax_networks
     from ppl_bif.numpyro import localize as localize_jax
 
-    weights = {name: jnp.asarray(w) for name, w in task.weights[0].items()}
-    return localize_jax(NETWORKS[task.name], weights, **settings)
+    return localize_jax(*jax_networks.trained(task), **settings)
 
 
 def keep(task: tasks.Task, model: Any, name: str, **settings: Any) -> None:

@@ -10,13 +10,14 @@ import torch
 from torch import nn
 from torch.utils.data import TensorDataset
 
-from benchmarks.lds.networks import each_loss, trained
+from benchmarks.lds.networks import DECAY, each_loss, trained
 from benchmarks.lds.result import Result
 from benchmarks.lds.tasks import Task
 from ppl_bif.text import IGNORED
 
 # kronfluence's default is 1e-8; None is its heuristic, a tenth of the mean eigenvalue.
-DAMPINGS = (1e-8, None, 1e-7, 1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0)
+DAMPINGS = (1e-8, None, 1e-7, 1e-6, 1e-5, 1e-4, 5e-4, 1e-3, 1e-2, 1e-1, 1.0)
+ROLES = {1e-8: "default", None: "heuristic"}
 SEED = 0
 
 
@@ -24,7 +25,7 @@ def scores(
     task: Task, networks: int, device: str, dampings: Sequence[float | None] = DAMPINGS
 ) -> Iterator[Result]:
     """Give the mean of the scores over networks trained from the first seeds, by damping."""
-    n, q = len(task.train[1]), len(task.query[1])
+    n, q, decay = len(task.train[1]), len(task.query[1]), DECAY.get(task.name)
     with TemporaryDirectory() as folder:
         fitted = [_fit(task, seed, f"{folder}/{seed}", device) for seed in range(networks)]
         for damping in dampings:
@@ -35,7 +36,7 @@ def scores(
                 # Gradients of the rows for covariances, for eigenvalues, and for the scores.
                 passes=networks * (9 * n + 3 * q),
                 seconds=sum(s for _, s in fitted) + sum(s for _, s in made),
-                role={1e-8: "default", None: "heuristic"}.get(damping, "grid"),
+                role=ROLES.get(damping, "weight decay" if damping == decay else "grid"),
                 seed=SEED,
             )
 

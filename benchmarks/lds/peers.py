@@ -23,6 +23,8 @@ from ppl_bif.evaluation import lds
 RESULTS = Path(__file__).parent / "results" / "peers.jsonl"
 SCORES = RUNS / "peers"
 BEST = ", best of the grid by this very truth"
+# Of settings whose scores are kept, for differences between methods.
+ROLES = ("default", "heuristic", "weight decay", "best")
 PACKAGES = ("torch", "numpy", "kronfluence", "dattri", "devinterp")
 
 
@@ -70,13 +72,12 @@ def main() -> None:
 
 
 def keep(name: str, found: list[dict[str, Any]], made: list[np.ndarray]) -> None:
-    """Keep the scores of the defaults and of the best, for differences between methods."""
+    """Keep the scores of the defaults and of the best."""
     SCORES.mkdir(parents=True, exist_ok=True)
     for line, score in zip(found, made, strict=True):
-        for role in ("default", "heuristic", BEST):
+        for role in ROLES:
             if role in line["role"]:
-                word = "best" if role == BEST else role
-                np.save(SCORES / f"{name}-{word}.npy", score.T.astype(np.float32))
+                np.save(SCORES / f"{name}-{role}.npy", score.T.astype(np.float32))
 
 
 def line(task: tasks.Task, options: argparse.Namespace, result: Result) -> dict[str, Any]:

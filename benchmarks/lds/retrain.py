@@ -3,6 +3,7 @@
 import argparse
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -27,9 +28,13 @@ def main() -> None:
     stored = CHOOSERS[name](options.folder) if name in CHOOSERS else {}
     rows = tasks.scaled(stored) if stored else tasks.rows_of(name)
     kept = {} if name.startswith("cifar") else stored
+    path, spec = tasks.DATA / f"{name}.npz", tasks.SPECS[name]
+    # A retraining reads its rows from there; the truth that is there stays until the new one is.
+    if not path.exists():
+        write(path, kept)
+    elif not np.array_equal(tasks.rows_of(name).train_x, rows.train_x):
+        parser.error(f"{path} holds other pictures than {options.folder}: move it away first")
     kept |= tasks.named(weights(name, rows, options.device))
-    np.savez_compressed(tasks.DATA / f"{name}.npz", **kept)
-    spec = tasks.SPECS[name]
     truth = retrain(
         networks.Retraining(name, options.device),
         tasks.masks(spec.subsets, len(rows.train_y)),
@@ -39,8 +44,16 @@ def main() -> None:
         progress=True,
     )
     kept["loss"] = truth["loss"].values.astype(np.float32)
-    np.savez_compressed(tasks.DATA / f"{name}.npz", **kept)
+    write(path, kept)
     print(f"{name}: {time.perf_counter() - started:.0f} s")
+
+
+def write(path: Path, arrays: dict[str, np.ndarray]) -> None:
+    """Write a file whole or not at all."""
+    part = path.with_suffix(".part")
+    with part.open("wb") as file:
+        np.savez_compressed(file, **arrays)
+    part.replace(path)
 
 
 def weights(name: str, rows: tasks.Rows, device: str) -> Iterator[dict[str, np.ndarray]]:

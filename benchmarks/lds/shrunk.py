@@ -18,7 +18,7 @@ import ppl_bif as bif
 from benchmarks.lds import peer_ekfac, tasks
 from benchmarks.lds.ours import BACKENDS, localized
 from benchmarks.lds.refined import quality
-from ppl_bif.shrinkage import shrink, smoothed
+from ppl_bif.shrinkage import shrink
 
 RESULTS = Path(__file__).parent / "results" / "shrunk.jsonl"
 SHARES = (0.0, 0.1, 0.2, 0.35, 0.5, 0.7, 1.0)
@@ -64,7 +64,9 @@ def shrunk(score: np.ndarray, share: float) -> np.ndarray:
     """
     if not share:
         return score
-    return shrink(score, share * smoothed(np.abs(score))).mean
+    squares = score**2
+    of_query, of_row = squares.mean(axis=1, keepdims=True), squares.mean(axis=0, keepdims=True)
+    return shrink(score, share * np.sqrt(of_query * of_row / squares.mean())).mean
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@ LDS of BIF and of the peers on the same retrainings, each difference paired. Of 
 ``refined`` has kept, and the first run by each of ``--settings`` (``ours``), shrunk as by default,
 at most 1,000 draws a chain; of a peer, its default, what else it recommends, and the best of its
 grid by this very truth (``peers``). Writes and prints ``results/versus.jsonl``, from which
-``--plot`` draws.
+``--plot`` draws. Methods of which no scores lie here keep what was told of them before, unpaired.
 """
 
 import argparse
@@ -33,10 +33,17 @@ PEERS = {
     "random": "random",
 }
 HEAD = (
-    "| task | method | LDS | 95% interval | BIF less this, paired | passes | seconds |"
-    "\n|---|---|---|---|---|---|---|"
+    "| task | method | settings | LDS | 95% interval | BIF less this, paired | passes | seconds |"
+    "\n|---|---|---|---|---|---|---|---|"
 )
 DRAWS = 1000
+NAMES = {
+    "digits_mlp": "digits MLP",
+    "digits_cnn": "digits CNN",
+    "fashion_cnn": "Fashion-MNIST CNN",
+    "cifar_resnet9": "CIFAR-10 ResNet-9",
+    "verses_gpt": "GPT on verses",
+}
 
 
 def main() -> None:
@@ -47,9 +54,8 @@ def main() -> None:
     parser.add_argument("--plot", action="store_true")
     options = parser.parse_args()
     for name in options.tasks:
-        lines = judged(name, options.settings)
-        kept = [line for line in results() if line["task"] != name]
-        RESULTS.write_text("".join(json.dumps(line) + "\n" for line in [*kept, *lines]))
+        lines = with_older(results(), judged(name, options.settings))
+        RESULTS.write_text("".join(json.dumps(line) + "\n" for line in lines))
     print("\n".join([HEAD, *map(shown, results())]))
     if options.plot:
         for name in {line["task"] for line in results()}:
@@ -61,6 +67,24 @@ def results() -> list[dict[str, Any]]:
     if not RESULTS.exists():
         return []
     return [json.loads(line) for line in RESULTS.read_text().splitlines()]
+
+
+def with_older(older: list[dict[str, Any]], made: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Put lines in place of older ones; what was not made anew is not paired with what was."""
+    tasks_made, names = {line["task"] for line in made}, {line["method"] for line in made}
+    kept = [line for line in older if line["task"] not in tasks_made]
+    apart = [
+        line | {"less": None}
+        for line in older
+        if line["task"] in tasks_made and line["method"] not in names
+    ]
+    return sorted([*kept, *made, *apart], key=_place)
+
+
+def _place(line: dict[str, Any]) -> tuple[int, int]:
+    words = ("BIF", *PEERS.values())
+    method = next(i for i, word in enumerate(words) if line["method"].startswith(word))
+    return list(NAMES).index(line["task"]), method
 
 
 def judged(name: str, settings: list[str]) -> list[dict[str, Any]]:
@@ -77,7 +101,7 @@ def judged(name: str, settings: list[str]) -> list[dict[str, Any]]:
         for label, scores, line in _refined(path):
             methods[label], about[label] = scores, line
     for method, word in PEERS.items():
-        for role in ("default", "heuristic", "best"):
+        for role in peers.ROLES:
             path = peers.SCORES / f"{name}-{method}-{role}.npy"
             if path.exists() and not (role == "best" and _only_default(name, method)):
                 label = word if role == "default" else f"{word}, {role}"
@@ -124,13 +148,14 @@ def _refined(path: Path) -> Iterator[tuple[str, np.ndarray, dict[str, Any]]]:
     with np.load(path) as kept:
         line = json.loads(str(kept["line"]))
         about = {
-            "settings": f"{line['settings']}, {line['chains']} x {line['draws']} draws",
+            "settings": f"{_settings(line['settings'])}, {line['chains']} x {line['draws']} draws",
             "device": line["device"],
             "seconds": line["seconds_to_sample"] + line["seconds_to_refine"],
             "passes": None,
         }
         label = f"BIF, {path.stem.split('-', 1)[1].replace('-', ', ', 1)}"
-        yield label, kept["influence"], about
+        alone = line["settings"].get("first_order", False)
+        yield f"{label}, first order, shrunk" if alone else label, kept["influence"], about
         yield f"{label}, first order", kept["first_order"], about
 
 
@@ -166,19 +191,34 @@ def _round(*values: Any) -> list[float]:
 def shown(line: dict[str, Any]) -> str:
     """Show a line as a row of the table."""
     value, low, high = line["lds"]
-    apart, least, most = line["less"]
-    same = line["method"] == line["reference"]
     passes = "not counted" if line["passes"] is None else f"{line['passes'] / 1e6:,.2f} M"
+    where = "" if line["device"] == "cpu" else f" ({line['device']})"
     cells = [
-        line["task"],
+        NAMES[line["task"]],
         line["method"],
+        _settings(line["settings"]),
         f"{value:.3f}",
         f"{low:.3f} … {high:.3f}",
-        "" if same else f"{apart:+.3f} ({least:+.3f} … {most:+.3f})",
+        _apart(line),
         passes,
-        f"{line['seconds']:,.0f}",
+        f"{line['seconds']:,.0f}{where}",
     ]
     return f"| {' | '.join(cells)} |"
+
+
+def _settings(settings: dict[str, Any] | str) -> str:
+    if isinstance(settings, str):
+        return settings
+    return ", ".join(f"{name} {value}" for name, value in settings.items())
+
+
+def _apart(line: dict[str, Any]) -> str:
+    if line["less"] is None:
+        return "not paired"
+    if line["method"] == line["reference"]:
+        return ""
+    apart, least, most = line["less"]
+    return f"{apart:+.3f} ({least:+.3f} … {most:+.3f})"
 
 
 def draw(name: str) -> None:
@@ -188,7 +228,7 @@ def draw(name: str) -> None:
     own = dict(
         zip(("lds", "low", "high"), np.array([line["lds"] for line in lines]).T, strict=True)
     )
-    less = np.array([line["less"] for line in lines])
+    less = np.array([line["less"] or 3 * [np.nan] for line in lines])
     # Each less the first, as the figure says it.
     apart = {
         "difference": -less[:, 0],

@@ -184,7 +184,8 @@ figure
 # - Report the interval and the ceiling. With some thirty halves an LDS is known to a few
 #   hundredths.
 # - Compare in pairs, and with something cheap.
-# - Nothing was chosen by these numbers. A setting that was tuned on its own truth says so, or is
-#   judged on another.
+# - A setting that was tuned on its own truth says so, or is judged on another. On this page nothing
+#   was chosen by its numbers; but defaults of ppl_bif were, in part, by LDS on these digits and this
+#   network: [Cost against quality](../quality.md) says which, and has pictures that were left alone.
 # - What holds for halves need not hold for single rows: `leave_out` makes such truths, and needs
 #   more seeds.

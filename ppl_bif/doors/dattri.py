@@ -7,9 +7,9 @@ import torch
 import xarray as xr
 from dattri.algorithm.base import BaseAttributor
 from torch import Tensor
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, RandomSampler, SubsetRandomSampler
 
-from ppl_bif.evaluation.tables import table
+from ppl_bif.evaluation.tables import outcomes, table
 
 __all__ = ["BIFAttributor", "ground_truth"]
 
@@ -21,7 +21,12 @@ class BIFAttributor(BaseAttributor):
     ----------
     scores
         What :func:`ppl_bif.influence` gave, or an array ``(query, train)``, in the order of the
-        loaders. dattri's sign is ours: larger is more helpful to the query.
+        loaders, which must not shuffle. dattri's sign is ours: larger is more helpful to the query.
+
+    Raises
+    ------
+    ValueError
+        If scores are not finite, or a loader has other rows, or has them in random order.
     """
 
     def __init__(self, scores: Any) -> None:
@@ -52,17 +57,27 @@ def ground_truth(truth: xr.Dataset, *, output: str = "loss") -> tuple[Tensor, Te
     -------
     values, rows
         ``(subset, query)``, mean over seeds; and ``(subset, row of the subset)``.
+
+    Raises
+    ------
+    ValueError
+        If subsets differ in size, the truth has no such output, or it is not finite.
     """
     masks = truth["mask"].transpose("subset", "train").values
     sizes = masks.sum(axis=1)
     if len(set(sizes.tolist())) > 1:
         raise ValueError(f"dattri takes subsets of one size; got {sorted(set(sizes.tolist()))}")
-    mean = truth[output].mean("seed").transpose("subset", "query").values.astype(float)
     rows = np.stack([np.flatnonzero(mask) for mask in masks])
-    return torch.from_numpy(-mean if output == "loss" else mean), torch.from_numpy(rows)
+    return torch.from_numpy(outcomes(truth, output)), torch.from_numpy(rows)
 
 
 def _check(loader: DataLoader, rows: int, name: str) -> None:
-    found = len(loader.dataset)
+    samplers = (loader.sampler, getattr(loader.batch_sampler, "sampler", None))
+    if any(isinstance(sampler, RandomSampler | SubsetRandomSampler) for sampler in samplers):
+        raise ValueError(
+            f"the {name} loader shuffles, and scores are in the order of its rows: pass a loader "
+            "with shuffle=False"
+        )
+    found = len(loader.sampler)
     if found != rows:
         raise ValueError(f"the scores have {rows} {name} rows, the loader {found}")

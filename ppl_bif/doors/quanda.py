@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.utils.data import Dataset, TensorDataset
 
 from ppl_bif.data import digest
-from ppl_bif.evaluation.tables import table
+from ppl_bif.evaluation.tables import outcomes, table
 
 __all__ = ["BIFExplainer", "ground_truth"]
 
@@ -154,7 +154,7 @@ def ground_truth(
     Raises
     ------
     ValueError
-        If values are not finite.
+        If the truth has no such output, or it is not finite.
 
     Examples
     --------
@@ -166,10 +166,7 @@ def ground_truth(
     >>> metric.compute()["score"]  # doctest: +SKIP
     """
     masks = truth["mask"].transpose("subset", "train").values
-    mean = truth[output].mean("seed", skipna=False).transpose("subset", "query").values
-    if not np.isfinite(mean).all():
-        raise ValueError(f"{output} is not finite after some retraining: leave these queries out")
-    values = torch.from_numpy((-mean if output == "loss" else mean).astype(float))
+    values = torch.from_numpy(outcomes(truth, output))
     return [np.flatnonzero(mask).tolist() for mask in masks], dict(enumerate(values))
 
 

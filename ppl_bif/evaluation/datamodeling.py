@@ -1,6 +1,6 @@
 """Linear datamodeling score: do sums of scores foretell what retraining on subsets gives?"""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from itertools import combinations
 from typing import Any
 
@@ -9,7 +9,7 @@ import xarray as xr
 
 from ppl_bif.evaluation.ranks import Interval, interval, spearman
 from ppl_bif.evaluation.ranks import resamples as resampled
-from ppl_bif.evaluation.tables import table
+from ppl_bif.evaluation.tables import outcomes, outcomes_by_seed, table
 
 __all__ = ["ceiling", "compare", "lds"]
 
@@ -54,7 +54,8 @@ def lds(
     Raises
     ------
     ValueError
-        If scores lack rows or queries of the truth, or are not finite.
+        If scores lack rows or queries of the truth, or the truth has no such output, or either is
+        not finite.
 
     Examples
     --------
@@ -69,7 +70,7 @@ def lds(
     >>> round(float(lds(np.arange(8.0)[None], truth)["mean"]), 3)
     1.0
     """
-    sums, values = _foretold(scores, truth), _values(truth, output)
+    sums, values = _foretold(scores, truth), outcomes(truth, output)
     found = interval(_mean_of(sums, values), *values.shape, count=resamples, seed=seed)
     return xr.Dataset(
         {"lds": ("query", spearman(sums, values)), **_named("mean", found)},
@@ -100,7 +101,7 @@ def compare(
         ``lds`` with ``low`` and ``high`` (attributor); ``difference`` (attributor, other), the
         first less the second, with its 95% interval ``difference_low`` ... ``difference_high``.
     """
-    values, names = _values(truth, output), list(methods)
+    values, names = outcomes(truth, output), list(methods)
     subsets, queries = values.shape
     each = [_mean_of(_foretold(scores, truth), values) for scores in methods.values()]
     drawn = np.array(
@@ -119,26 +120,50 @@ def compare(
 
 
 def ceiling(truth: xr.Dataset, *, output: str = "loss") -> float:
-    """LDS of scores that foretell everything but the noise of seeds.
+    """Upper bound of the LDS, set by the noise of seeds, which no score foretells.
 
-    The square root of the reliability of the mean over seeds: rank correlations of halves of the
-    seeds, carried on to all of them by the Spearman-Brown formula, mean over queries.
+    The square root of the reliability of the mean over seeds: rank correlations between halves of
+    the seeds, mean over queries, carried on to all seeds by the Spearman-Brown formula.
+
+    It is what scores reach that foretell everything but the noise of seeds, where queries are
+    equally noisy. Where they differ it is too high, as the mean is taken before the root: of
+    queries half without noise and half nothing but noise, no score exceeds 0.5, and this is 0.82.
+
+    Parameters
+    ----------
+    truth, output
+        As :func:`lds` takes them.
 
     Raises
     ------
     ValueError
-        If there is one seed only.
+        If there is one seed only, the truth has no such output, or it is not finite.
+
+    Examples
+    --------
+    >>> from ppl_bif.evaluation import random_subsets, retrain
+    >>> truth = retrain(lambda rows, seed: [rows.sum() + 0.1 * seed], random_subsets(8, 20))
+    >>> round(ceiling(truth), 3)
+    1.0
     """
-    loss = truth[output].transpose("subset", "seed", "query").values
-    seeds = set(range(loss.shape[1]))
-    if len(seeds) < 2:
+    values = outcomes_by_seed(truth, output)
+    seeds = values.shape[1]
+    if seeds < 2:
         raise ValueError("what seeds add is told by two of them at least: retrain with more seeds")
     between = [
-        spearman(loss[:, list(half)].mean(1), loss[:, list(seeds - set(half))].mean(1)).mean()
-        for half in combinations(sorted(seeds), len(seeds) // 2)
+        spearman(values[:, one].mean(axis=1), values[:, other].mean(axis=1)).mean()
+        for one, other in _halves(seeds)
     ]
-    r = float(np.mean(between))
-    return float(np.sqrt(max(0.0, 2 * r / (1 + r))))
+    r, more = max(0.0, float(np.mean(between))), seeds / (seeds // 2)
+    return float(np.sqrt(more * r / (1 + (more - 1) * r)))
+
+
+def _halves(seeds: int) -> Iterator[tuple[list[int], list[int]]]:
+    """Give halves of the seeds, as large as each other: an odd number leaves one out in turn."""
+    for one in combinations(range(seeds), seeds // 2):
+        rest = [seed for seed in range(seeds) if seed not in one]
+        for other in combinations(rest, seeds // 2):
+            yield list(one), list(other)
 
 
 def _limits(drawn: np.ndarray) -> dict[str, np.ndarray]:
@@ -161,21 +186,6 @@ def _mean_of(sums: np.ndarray, values: np.ndarray) -> Any:
         return float(np.average(spearman(sums[rows], values[rows]), weights=counts))
 
     return mean
-
-
-def _values(truth: xr.Dataset, output: str) -> np.ndarray:
-    """Return what is to be foretold, ``(subset, query)``."""
-    if output not in truth:
-        raise ValueError(f"the truth has no {output!r}; it has {list(truth.data_vars)}")
-    values = truth[output].transpose("subset", "seed", "query").values.astype(float)
-    bad = ~np.isfinite(values).all(axis=(0, 1))
-    if bad.any():
-        raise ValueError(
-            f"{output} of queries {np.flatnonzero(bad)[:5].tolist()} is not finite after some "
-            "retraining: leave these queries out, or see why training failed"
-        )
-    mean = values.mean(axis=1)
-    return -mean if output == "loss" else mean
 
 
 def _foretold(scores: Any, truth: xr.Dataset) -> np.ndarray:

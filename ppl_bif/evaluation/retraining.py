@@ -4,9 +4,10 @@ A user's function trains on a subset and says the losses of the queries; the res
 processes, and a store that a run which was stopped goes on with.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from contextlib import ExitStack
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import ExitStack, closing
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -19,23 +20,44 @@ from rich.progress import track
 
 from ppl_bif.checks import whole
 from ppl_bif.data import as_ids, digest
-from ppl_bif.errors import StoreError
+from ppl_bif.errors import BIFError, StoreError
+from ppl_bif.evaluation.tables import row_numbers
 from ppl_bif.locking import only_writer
 from ppl_bif.places import Place, place, telling, understanding
 
 __all__ = ["leave_out", "random_subsets", "retrain"]
 
 Train = Callable[[np.ndarray, int], Any]
+RESERVED = {"done", "mask"}
+"""What is kept beside the outputs of a retraining."""
+
 Job = tuple[int, int]
+Done = tuple[Job, dict[str, np.ndarray]]
 
 
 def random_subsets(rows: int, subsets: int, *, fraction: float = 0.5, seed: int = 0) -> np.ndarray:
     """Draw subsets of the training rows, each of the same size; more never change earlier ones.
 
+    Parameters
+    ----------
+    rows
+        In all.
+    subsets
+        How many are drawn.
+    fraction
+        Of the rows, in each subset.
+    seed
+        Of the draws.
+
     Returns
     -------
     numpy.ndarray
         Of bool, ``(subset, train)``.
+
+    Raises
+    ------
+    ValueError
+        If the fraction is of no row, or of all of them: such subsets tell nothing apart.
 
     Examples
     --------
@@ -45,10 +67,16 @@ def random_subsets(rows: int, subsets: int, *, fraction: float = 0.5, seed: int 
     whole("rows", rows), whole("subsets", subsets)
     if not 0 < fraction < 1:
         raise ValueError(f"fraction must lie between 0 and 1; got {fraction!r}")
+    size = round(fraction * rows)
+    if not 0 < size < rows:
+        raise ValueError(
+            f"subsets must hold some rows and lack some; a fraction of {fraction} holds {size} of "
+            f"{rows}"
+        )
     masks = np.zeros((subsets, rows), bool)
     for i, mask in enumerate(masks):
         order = np.random.default_rng([seed, i]).permutation(rows)
-        mask[order[: max(1, round(fraction * rows))]] = True
+        mask[order[:size]] = True
     return masks
 
 
@@ -60,21 +88,26 @@ def leave_out(rows: int, groups: Sequence[Any]) -> np.ndarray:
     rows
         In all.
     groups
-        Row numbers, or sequences of them.
+        Row numbers, or sequences of them; one of none, ``[]``, keeps all rows.
 
     Returns
     -------
     numpy.ndarray
         Of bool, ``(subset, train)``.
 
+    Raises
+    ------
+    ValueError
+        If there is no row of some number.
+
     Examples
     --------
-    >>> leave_out(3, [0, [1, 2]]).tolist()
-    [[False, True, True], [True, False, False]]
+    >>> leave_out(3, [0, [1, 2], []]).tolist()
+    [[False, True, True], [True, False, False], [True, True, True]]
     """
     masks = np.ones((len(groups), rows), bool)
     for mask, group in zip(masks, groups, strict=True):
-        mask[np.atleast_1d(group)] = False
+        mask[row_numbers(group, rows, "groups")] = False
     return masks
 
 
@@ -108,8 +141,9 @@ def retrain(
         Where each retraining is kept as it ends: a call with the same masks and seeds goes on with
         it. Whether ``train`` is the same is for you to see to.
     workers
-        Processes. More than one are started afresh: ``train`` goes to them by cloudpickle, and has
-        to limit the threads it takes itself.
+        Processes. More than one are started afresh, and each reads the script anew: what calls this
+        in a script has to stand under ``if __name__ == "__main__":``. ``train`` goes to them by
+        cloudpickle, and has to limit the threads it takes itself.
     progress
         Whether to show a bar.
 
@@ -122,9 +156,12 @@ def retrain(
     Raises
     ------
     ValueError, TypeError
-        If masks are none, ``train`` returns what does not fit, or cannot be sent to processes.
+        If masks are none, ``train`` cannot be sent to processes, or returns what does not fit: not
+        one number for each query, or others than the first time.
+    BIFError
+        If a process ended before its retraining did.
     StoreError
-        If the store holds another design, or cannot be written.
+        If the store holds another design, or other outputs, or cannot be written.
 
     Examples
     --------
@@ -146,8 +183,9 @@ def retrain(
             stack.enter_context(only_writer(where))
             kept = _Store(where, shape, digest(masks, seeds))
         jobs = [(m, s) for m, s in np.ndindex(*shape) if not kept.has((m, s))]
-        done = _done(train, masks, seeds, jobs, workers)
-        for job, values in track(done, "retraining", len(jobs), disable=not progress):
+        done = stack.enter_context(closing(_done(train, masks, seeds, jobs, workers)))
+        alike = _alike(done, kept.sizes())
+        for job, values in track(alike, "retraining", len(jobs), disable=not progress):
             kept.put(job, values)
         found = kept.values()
     queries = next(iter(found.values())).shape[2]
@@ -176,7 +214,7 @@ def _as_masks(masks: Any) -> np.ndarray:
 
 def _done(
     train: Train, masks: np.ndarray, seeds: Sequence[int], jobs: list[Job], workers: int
-) -> Iterator[tuple[Job, dict[str, np.ndarray]]]:
+) -> Generator[Done, None, None]:
     """Retrain, one after another or in processes, and give each as it ends."""
     if workers == 1:
         for m, s in jobs:
@@ -184,15 +222,40 @@ def _done(
         return
     sent = _sent(train)
     with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
-        running = {
-            pool.submit(_in_process, sent, np.flatnonzero(masks[m]), seeds[s]): (m, s)
-            for m, s in jobs
-        }
         try:
+            running = {
+                pool.submit(_in_process, sent, np.flatnonzero(masks[m]), seeds[s]): (m, s)
+                for m, s in jobs
+            }
             for future in as_completed(running):
                 yield running[future], future.result()
+        except BrokenProcessPool as error:
+            raise BIFError(
+                "a process ended before its retraining did. In a script, what calls retrain has to "
+                'stand under `if __name__ == "__main__":`, as each process reads the script again; '
+                "if it does, train ended the process, or memory ran out: try workers=1"
+            ) from error
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _alike(done: Iterable[Done], held: Mapping[str, int]) -> Iterator[Done]:
+    """Give what was retrained on, if it is called as the first was, or a store's, and as long."""
+    first = held
+    for job, values in done:
+        sizes = {name: len(value) for name, value in values.items()}
+        first = first or sizes
+        if sizes != first:
+            others = "those in the store" if held else "the first"
+            raise (StoreError if held else ValueError)(
+                f"a retraining of subset {job[0]} gave {_told(sizes)}, {others} {_told(first)}: "
+                "train must return the same outputs of the same queries each time"
+            )
+        yield job, values
+
+
+def _told(sizes: Mapping[str, int]) -> str:
+    return ", ".join(f"{size} x {name}" for name, size in sizes.items())
 
 
 def _sent(train: Train) -> bytes:
@@ -217,6 +280,8 @@ def _in_process(sent: bytes, rows: np.ndarray, seed: int) -> Any:
 def _outputs(found: Any) -> dict[str, np.ndarray]:
     named = found if isinstance(found, Mapping) else {"loss": found}
     values = {str(name): np.asarray(value, np.float32) for name, value in named.items()}
+    if RESERVED & values.keys():
+        raise ValueError(f"train must give outputs called other than {sorted(RESERVED)}")
     shapes = {name: value.shape for name, value in values.items()}
     if (
         not values
@@ -238,10 +303,13 @@ class _Memory:
     def has(self, job: Job) -> bool:
         return False
 
+    def sizes(self) -> dict[str, int]:
+        return {}
+
     def put(self, job: Job, values: Mapping[str, np.ndarray]) -> None:
         for name, value in values.items():
             if name not in self._found:
-                self._found[name] = np.full((*self._shape, len(value)), np.nan, np.float32)
+                self._found[name] = np.empty((*self._shape, len(value)), np.float32)
             self._found[name][job] = value
 
     def values(self) -> dict[str, np.ndarray]:
@@ -271,20 +339,32 @@ class _Store:
     def has(self, job: Job) -> bool:
         return bool(self._done[job])
 
+    def sizes(self) -> dict[str, int]:
+        """Return how many numbers of each output a retraining gave; nothing where there is none."""
+        if not self._done.any():
+            return {}
+        return {name: self._root[name].shape[2] for name in self._root.attrs["outputs"]}
+
     def put(self, job: Job, values: Mapping[str, np.ndarray]) -> None:
         with telling(self._where.address):
+            if not self._done.any():
+                self._make(values)
             for name, value in values.items():
-                if name not in self._root:
-                    self._root.create_array(
-                        name,
-                        shape=(*self._shape, len(value)),
-                        chunks=(1, 1, len(value)),
-                        dtype="float32",
-                        fill_value=np.nan,
-                    )
-                    self._root.attrs["outputs"] = [*self._root.attrs["outputs"], name]
                 self._root[name][job] = value
-            self._root["done"][job] = True
+            self._root["done"][job] = self._done[job] = True
+
+    def _make(self, values: Mapping[str, np.ndarray]) -> None:
+        """Lay out the outputs, over what a run left that was stopped before it kept any."""
+        for name, value in values.items():
+            self._root.create_array(
+                name,
+                shape=(*self._shape, len(value)),
+                chunks=(1, 1, len(value)),
+                dtype="float32",
+                fill_value=np.nan,
+                overwrite=True,
+            )
+        self._root.attrs["outputs"] = list(values)
 
     def values(self) -> dict[str, np.ndarray]:
         return {name: self._root[name][:] for name in self._root.attrs["outputs"]}

@@ -1,11 +1,11 @@
-"""Scores as a table ``(query, train)``, from whatever they are handed over as."""
+"""Scores as a table ``(query, train)``, and what they foretell, as one ``(subset, query)``."""
 
 from typing import Any
 
 import numpy as np
 import xarray as xr
 
-__all__ = ["table"]
+__all__ = ["outcomes", "outcomes_by_seed", "row_numbers", "table"]
 
 
 def table(scores: Any, ids: xr.Dataset | None = None) -> np.ndarray:
@@ -38,8 +38,60 @@ def table(scores: Any, ids: xr.Dataset | None = None) -> np.ndarray:
     return found
 
 
+def outcomes_by_seed(truth: xr.Dataset, output: str) -> np.ndarray:
+    """Return what became of queries, ``(subset, seed, query)``: larger is better, all finite.
+
+    Parameters
+    ----------
+    truth
+        What :func:`ppl_bif.evaluation.retrain` gave.
+    output
+        Of the truth. ``loss`` is better when smaller, so it changes sign.
+
+    Raises
+    ------
+    ValueError
+        If the truth has no such output, or values are not finite.
+    """
+    outputs = [str(name) for name in truth.data_vars if name != "mask"]
+    if output not in outputs:
+        raise ValueError(f"the truth has no {output!r}; it has {outputs}")
+    values = truth[output].transpose("subset", "seed", "query").values.astype(float)
+    bad = ~np.isfinite(values).all(axis=(0, 1))
+    if bad.any():
+        raise ValueError(
+            f"{output} of queries {np.flatnonzero(bad)[:5].tolist()} is not finite after some "
+            "retraining: leave these queries out, or see why training failed"
+        )
+    return -values if output == "loss" else values
+
+
+def outcomes(truth: xr.Dataset, output: str) -> np.ndarray:
+    """Return the mean over seeds of :func:`outcomes_by_seed`, ``(subset, query)``."""
+    return outcomes_by_seed(truth, output).mean(axis=1)
+
+
+def row_numbers(given: Any, rows: int, name: str) -> np.ndarray:
+    """Return numbers of rows as an array, all of them from 0 to below ``rows``.
+
+    Raises
+    ------
+    ValueError
+        If one is not.
+    """
+    found = np.asarray(given)
+    if not found.size:
+        return found.astype(int)
+    if found.dtype.kind not in "iu":
+        raise ValueError(f"{name} must be numbers of rows; got {found.dtype}")
+    bad = found[(found < 0) | (found >= rows)]
+    if bad.size:
+        raise ValueError(f"{name} must be numbers of rows, 0 to {rows - 1}; got {bad[:5].tolist()}")
+    return found.astype(int)
+
+
 def _picked(scores: xr.DataArray, dim: str, ids: np.ndarray) -> xr.DataArray:
     missing = np.setdiff1d(ids, scores[dim].values)
     if missing.size:
-        raise ValueError(f"scores lack {dim} rows {missing[:5].tolist()} of the truth")
+        raise ValueError(f"scores lack {dim} rows {missing[:5].tolist()} of the retrainings")
     return scores.sel({dim: ids})

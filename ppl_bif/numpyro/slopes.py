@@ -10,7 +10,7 @@ import numpy as np
 from jax import Array
 from jax.flatten_util import ravel_pytree
 
-from ppl_bif.data import Batch, batches, map_arrays, num_rows
+from ppl_bif.data import Batch, batches, map_arrays, num_rows, stacked
 from ppl_bif.kernel import ROWS_OF_A_GRADIENT, fewer_rows, gradients_at_once
 from ppl_bif.numpyro.alike import Alike
 from ppl_bif.numpyro.model import Held, LocalizedModel
@@ -45,7 +45,7 @@ class Slopes:
 
     def gradients(self, name: str, weights: np.ndarray) -> np.ndarray:
         """Return the rows' gradients, means over points, ``(row, d)``."""
-        return np.concatenate([np.asarray(mean) for mean in self._means(name, weights)])
+        return stacked(self._means(name, weights), sum(map(num_rows, self._few[name])))
 
     def along(self, name: str, weights: np.ndarray, directions: np.ndarray) -> np.ndarray:
         """Return products of these with directions, ``(direction, row)``."""

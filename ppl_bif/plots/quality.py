@@ -36,7 +36,7 @@ def plot_lds(
     Parameters
     ----------
     found
-        What :func:`ppl_bif.evaluation.compare` returned.
+        What :func:`ppl_bif.evaluation.compare` returned; with ``resamples=0``, points alone.
     reference
         Name of a method: beside each of the others stands its difference from this one, with its
         paired interval.
@@ -110,9 +110,11 @@ def plot_lds(
     if ceiling is not None:
         _ceiling(pc, panel, ceiling, len(names), colors)
     words = [_difference(rows.sel(attributor=name), reference) for name in listed]
-    for y, (text, end) in enumerate(zip(words[::-1], rows["high"].values[::-1], strict=True)):
+    # Of a comparison without intervals, the points are all there is.
+    ends = {end: rows[end].fillna(rows["lds"]).values for end in ("low", "high")}
+    for y, (text, end) in enumerate(zip(words[::-1], ends["high"][::-1], strict=True)):
         panel.text(float(end), y, text and f"  {text}", colors.muted)
-    panel.draw.xlim(_reach(rows, ceiling, words, WIDTH - left - 0.5), panel.target)
+    panel.draw.xlim(_reach(ends, ceiling, words, WIDTH - left - 0.5), panel.target)
     return pc
 
 
@@ -153,16 +155,19 @@ def _difference(row: xr.Dataset, reference: str | None) -> str:
         float(row[name].sel(other=reference))
         for name in ("difference", "difference_low", "difference_high")
     )
-    return f"{value:+.3f} ({ends[0]:+.3f} … {ends[1]:+.3f})"
+    if np.isnan(value):
+        return "not paired"
+    known = np.isfinite(ends).all()
+    return f"{value:+.3f}" + (f" ({ends[0]:+.3f} … {ends[1]:+.3f})" if known else "")
 
 
 def _reach(
-    rows: xr.Dataset, ceiling: float | None, words: list[str], inches: float
+    limits: Mapping[str, np.ndarray], ceiling: float | None, words: list[str], inches: float
 ) -> tuple[float, float]:
     """Return between which values the panel lies, with room for words to the right of intervals."""
-    ends = [*rows["high"].values.tolist(), 0.0 if ceiling is None else ceiling]
+    ends = [*limits["high"].tolist(), 0.0 if ceiling is None else ceiling]
     letters = [*(len(text) + 2 for text in words), 0 if ceiling is None else 9]
-    low = min(0.0, float(rows["low"].min()))
+    low = min(0.0, float(limits["low"].min()))
     low -= 0.04 * (max(ends) - low) or 0.1
     # A word that starts at x and takes a share s of the panel needs the right end at (x - s low) /
     # (1 - s).

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ppl_bif.data import Batch, batches, map_arrays, num_rows
+from ppl_bif.data import Batch, batches, map_arrays, num_rows, stacked
 from ppl_bif.kernel import ROWS_OF_A_GRADIENT, fewer_rows, gradients_at_once
 from ppl_bif.pyro.chainwise import Chainwise, flatten, over_chains, unflatten
 from ppl_bif.pyro.model import LocalizedModel
@@ -57,7 +57,7 @@ class Slopes:
 
     def gradients(self, name: str, weights: np.ndarray) -> np.ndarray:
         """Return the rows' gradients, means over points, ``(row, d)``."""
-        return np.concatenate([mean.cpu().numpy() for mean in self._means(name, weights)])
+        return stacked(self._means(name, weights), sum(map(num_rows, self._few[name])))
 
     def along(self, name: str, weights: np.ndarray, directions: np.ndarray) -> np.ndarray:
         """Return products of these with directions, ``(direction, row)``."""
