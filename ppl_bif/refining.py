@@ -89,7 +89,7 @@ def refine(
         Products with the mean Hessian, and directions that S knows, at most. Those that exceed the
         localization matter: half again as many as do are enough, and 20.
     curvature_rows
-        Training rows that each product sees, over all draws; others at each.
+        Training rows that a product for both S sees, over all draws; others at each.
     first_order
         Leave the second part out: cheaper, and with far less noise, but not the covariance. It is
         what foretells retraining best.
@@ -104,7 +104,8 @@ def refine(
         of draws; ``false_sign``, the probability of the other sign; ``resolved``, whether
         abs(influence) > 2 mcse or, of the first part alone and shrunk, ``false_sign`` is below
         0.025. ``first_order``: the first part alone with c = 1, not shrunk, and
-        ``first_order_mcse``, its Monte Carlo standard error. It has less noise, but is not the
+        ``first_order_mcse``, its Monte Carlo standard error, with what S adds to it: S is found
+        twice, at every other draw, and each serves half of the draws. It has less noise, but is not the
         covariance, and by how much is not known of a single pair. Where there is a second part, by
         query ``share``, which is c: that which leaves least variance or, where the second part is
         shrunk, twice that, up to 1, which leaves no more than there was and makes the second part
@@ -118,9 +119,9 @@ def refine(
 
     It takes gradients of all rows at every draw (unless ``first_order``), those of single rows at
     ``gradient_draws`` of them, of the queries twice, and ``curvatures`` products of
-    ``curvature_rows`` rows with a Hessian, each as dear as two gradients. Memory is that of three
-    copies of the weights for each query and for each curvature, one for each of
-    ``gradient_draws``, and 256; queries that take more than half of the memory are gone through
+    ``curvature_rows`` rows with a Hessian, each as dear as two gradients. Memory is that of two
+    copies of the weights for each query (three in JAX) and for each curvature, one for each of
+    ``gradient_draws``, and 512; queries that take more than half of the memory are gone through
     one part after another, each with all gradients.
 
     Raises

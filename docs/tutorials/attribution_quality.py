@@ -73,12 +73,12 @@ truth
 
 # %% [markdown]
 # Two seeds of the same half do not agree on every query, and no score can foretell what the seed
-# decides. The ceiling says how far one can get.
+# decides. The ceiling says how far one can get at most.
 
 # %%
 found = lds(scores, truth)
 print(f"LDS {float(found['mean']):.3f} ({float(found['low']):.3f} ... {float(found['high']):.3f})")
-print(f"ceiling {ceiling(truth):.3f}")
+print(f"at most {ceiling(truth):.3f}")
 
 # %% [markdown]
 # The linear datamodeling score is the rank correlation, over halves, of the sum of the scores in a
@@ -121,7 +121,8 @@ forest = bif.plot_lds(compared, reference="BIF, shrunk (default)", ceiling=ceili
 # ## Take the top away
 #
 # Brittleness asks more directly: retrain without the strongest proponents of one query, and without
-# as many rows at random. Here for the three queries of the largest loss among those that are right.
+# as many rows at random, five times over. Here for the three queries of the largest loss among those
+# that are right; what follows ± is how far draws at random differ from each other.
 
 # %%
 with torch.no_grad():
@@ -132,7 +133,11 @@ rise = (taken["loss"] - taken["loss_before"]).mean("seed")
 for query in rise["query"].values:
     for k in rise["k"].values:
         top, random = (float(rise.sel(query=query, k=k, removed=r)) for r in ("top", "random"))
-        print(f"query {query}, without {k:2d} rows: top {top:+.2f} nats, at random {random:+.2f}")
+        spread = float(taken["loss_spread"].sel(query=query, k=k))
+        print(
+            f"query {query}, without {k:2d} rows: top {top:+.2f} nats, at random {random:+.2f} "
+            f"± {spread:.2f}"
+        )
 
 # %% [markdown]
 # ## Find wrong labels
