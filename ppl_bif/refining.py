@@ -105,12 +105,12 @@ def refine(
         abs(influence) > 2 mcse or, of the first part alone and shrunk, ``false_sign`` is below
         0.025. ``first_order``: the first part alone with c = 1, not shrunk, and
         ``first_order_mcse``, its Monte Carlo standard error, with what S adds to it: S is found
-        twice, at every other draw, and each serves half of the draws. It has less noise, but is not the
-        covariance, and by how much is not known of a single pair. Where there is a second part, by
-        query ``share``, which is c: that which leaves least variance or, where the second part is
-        shrunk, twice that, up to 1, which leaves no more than there was and makes the second part
-        small; and ``variance_left``, the share of the variance of the query's log-likelihood that
-        it leaves. They are 1 and 0 where losses are linear and S is right.
+        twice, at every other draw, and each serves half of the draws. It has less noise, but is not
+        the covariance, and by how much is not known of a single pair. Where there is a second part,
+        by query ``share``, which is c: that which leaves least variance or, where the second part
+        is shrunk, twice that, up to 1, which leaves no more than there was and makes the second
+        part small; and ``variance_left``, the share of the variance of the query's log-likelihood
+        that it leaves. They are 1 and 0 where losses are linear and S is right.
 
     Notes
     -----

@@ -240,7 +240,7 @@ def draw(name: str) -> None:
         | {key: (("attributor", "other"), value[:, None]) for key, value in apart.items()},
         coords={"attributor": names, "other": [first]},
     )
-    figure = bif.plot_lds(found, reference=first, ceiling=lines[0]["ceiling"], title=name)
+    figure = bif.plot_lds(found, reference=first, ceiling=lines[0]["ceiling"], title=NAMES[name])
     figure.savefig(PICTURES / f"lds_{name}.png", dpi=150)
 
 
