@@ -1,4 +1,6 @@
-"""The attribution table takes what refined has kept, as it is."""
+"""The attribution table takes what refined has kept, as it is, and the docs have it as printed."""
+
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -36,3 +38,25 @@ def test_kept_scores_stand_in_the_table(tmp_path, monkeypatch):
         assert line["lds"][0] == pytest.approx(float(lds(scores, task.truth)["mean"]), abs=1e-4)
         assert line["seconds"] == 3.0
     assert second["less"][0] == pytest.approx(first["lds"][0] - second["lds"][0], abs=2e-4)
+
+
+def test_what_was_not_made_anew_is_kept_unpaired():
+    from benchmarks.lds.versus import with_older
+
+    def line(task, method, lds):
+        return {"task": task, "method": method, "lds": [lds, 0.0, 1.0], "less": [0.1, 0.0, 0.2]}
+
+    older = [line("digits_mlp", "BIF, pyro", 0.6), line("digits_mlp", "IF-CG", 0.5)]
+    other = line("verses_gpt", "BIF, pyro", 0.2)
+    made = [line("digits_mlp", "BIF, pyro", 0.7), line("digits_mlp", "GradDot", 0.3)]
+    found = with_older([other, *older], made)
+    assert found == [made[0], older[1] | {"less": None}, made[1], other]
+
+
+def test_the_docs_have_the_table_as_it_is_printed():
+    from benchmarks.lds.versus import results, shown
+
+    page = (Path(__file__).parents[1] / "docs" / "quality.md").read_text()
+    for line in results():
+        # The GPT has a table of its own.
+        assert line["task"] == "verses_gpt" or shown(line) in page
