@@ -92,7 +92,7 @@ ONCE := test_kernels test_stationary test_nuts test_damped_limit test_coverage t
 	numpyro/test_blackjax numpyro/test_cost test_contract test_sites test_weights test_trajectory \
 	test_site test_wheel test_readme \
 	test_streaming test_reweighting test_jackknifing test_susceptibilities test_similarity test_bench_damped \
-	test_locality test_resume test_refining
+	test_locality test_resume test_refining test_experiment
 
 test-jax312: $(VENV312)/.stamp  ## the JAX part on Python 3.12 and ArviZ 1.x, without torch
 	$(BIN312)/python -c 'import importlib.util as u, sys; sys.exit(u.find_spec("torch") and "torch is installed in $(VENV312)")'

@@ -341,9 +341,7 @@ def _by_blocks(
     """
     weights = [draws.read(points) for points in blocks]
     examined = np.concatenate([slopes.gradients("examined", at) for at in weights])
-    towards = spreads[0].times(examined.copy())
-    towards += spreads[1].times(examined)
-    towards /= 2
+    towards = _between(spreads, examined)
     total = slopes.gradients("query", weights[0])
     for at in weights[1:]:
         total += slopes.gradients("query", at)
@@ -366,6 +364,15 @@ def _by_blocks(
     chains = np.unique(draws.points[:, 0]).tolist()
     refuse_unmarked(np.stack(forward), "the rows' gradients", chains)
     return np.stack(forward), np.stack(crossed), np.concatenate(along)
+
+
+def _between(spreads: tuple[Spread, Spread], vectors: np.ndarray) -> np.ndarray:
+    """Multiply vectors by the mean of both spreads, in place."""
+    by_first = spreads[0].times(vectors.copy())
+    found = spreads[1].times(vectors)
+    found += by_first
+    found /= 2
+    return found
 
 
 def _alone(run: Any, first: Estimate, shrunk: bool) -> xr.Dataset:
