@@ -8,9 +8,9 @@ verse in both languages, now one first and now the other.
 on two cores), and an excerpt of the verses.
 """
 
+import argparse
 import json
 import sqlite3
-import sys
 import zlib
 from collections.abc import Sequence
 from importlib.util import find_spec
@@ -169,4 +169,6 @@ def main(target: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]) if len(sys.argv) > 1 else DATA)
+    parser = argparse.ArgumentParser(description=main.__doc__)
+    parser.add_argument("target", type=Path, nargs="?", default=DATA, help="folder (%(default)s)")
+    main(parser.parse_args().target)

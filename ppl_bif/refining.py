@@ -35,7 +35,7 @@ __all__ = ["refine"]
 BLOCKS = 8
 # Numbers that weights of draws hold at once: 4 GB in single precision.
 HELD = 2**30
-# Of the weights, of each query: the sum over blocks, a block's own, and what it is made from.
+# Of the weights, of each query: the sum over blocks, a block's own, and that on a device or in JAX.
 COPIES, BYTES = 3, 4
 # Of so many rows, the part of errors that the queries' gradients have is looked at.
 EXAMINED = 32
