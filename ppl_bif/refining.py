@@ -361,9 +361,9 @@ def _by_blocks(
     taken = which_spread(len(blocks))
     found = [followed(*block) for block in zip(draws.blocks(), weights, taken, strict=True)]
     forward, crossed, along = zip(*found, strict=True)
-    chains = np.unique(draws.points[:, 0]).tolist()
-    refuse_unmarked(np.stack(forward), "the rows' gradients", chains)
-    return np.stack(forward), np.stack(crossed), np.concatenate(along)
+    products, chains = np.stack(forward), np.unique(draws.points[:, 0]).tolist()
+    refuse_unmarked(products, "the rows' gradients", chains)
+    return products, np.stack(crossed), np.concatenate(along)
 
 
 def _between(spreads: tuple[Spread, Spread], vectors: np.ndarray) -> np.ndarray:
