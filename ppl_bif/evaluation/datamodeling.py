@@ -7,13 +7,11 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from ppl_bif.evaluation.ranks import Interval, interval, spearman
+from ppl_bif.evaluation.ranks import RESAMPLES, Interval, interval, spearman
 from ppl_bif.evaluation.ranks import resamples as resampled
 from ppl_bif.evaluation.tables import outcomes, outcomes_by_seed, table
 
 __all__ = ["ceiling", "compare", "lds"]
-
-RESAMPLES = 500
 
 
 def lds(

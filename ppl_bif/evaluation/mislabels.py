@@ -8,11 +8,9 @@ import numpy as np
 import xarray as xr
 from scipy.stats import rankdata
 
-from ppl_bif.evaluation.ranks import interval
+from ppl_bif.evaluation.ranks import RESAMPLES, interval
 
 __all__ = ["detection", "flip_labels"]
-
-RESAMPLES = 500
 
 
 def flip_labels(

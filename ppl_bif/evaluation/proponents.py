@@ -7,12 +7,10 @@ import xarray as xr
 from scipy.special import digamma
 
 from ppl_bif.checks import whole
-from ppl_bif.evaluation.ranks import interval
+from ppl_bif.evaluation.ranks import RESAMPLES, interval
 from ppl_bif.evaluation.tables import row_numbers, table
 
 __all__ = ["planted", "retrieval"]
-
-RESAMPLES = 500
 
 
 def retrieval(

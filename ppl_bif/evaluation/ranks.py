@@ -6,7 +6,10 @@ from typing import NamedTuple
 import numpy as np
 from scipy.stats import rankdata
 
-__all__ = ["Interval", "interval", "resamples", "spearman"]
+__all__ = ["RESAMPLES", "Interval", "interval", "resamples", "spearman"]
+
+# Of subsets and queries, for an interval.
+RESAMPLES = 500
 
 
 class Interval(NamedTuple):
@@ -45,7 +48,7 @@ def interval(
     subsets: int,
     queries: int,
     *,
-    count: int = 500,
+    count: int = RESAMPLES,
     seed: int = 0,
 ) -> Interval:
     """Percentile bootstrap of a statistic of subsets and queries.
