@@ -175,7 +175,10 @@ def test_errors_are_right_also_of_the_largest_scores(backend):
 
 
 def test_queries_are_held_twice(backend, monkeypatch):
-    """Their directions in all draws, and those in a block; beside 256 gradients of rows."""
+    """Their directions in all draws, and those in a block; beside 256 gradients of rows.
+
+    JAX lets go of what it was given some time later, on a busy machine after the next block began.
+    """
     rng = np.random.default_rng(0)
     rows = np.float32(rng.normal(size=(150, 30))), rng.integers(10, size=150)
     data = {"train": tuple(a[:40] for a in rows), "query": rows}
@@ -197,7 +200,8 @@ def test_queries_are_held_twice(backend, monkeypatch):
     of_rows, of_queries = held[:2], held[2:]
     assert len(of_queries) == 8
     assert max(of_rows) / (4 * 256 * model.num_weights) < 3.5
-    assert max(of_queries) / (4 * 150 * model.num_weights) < 2 + 256 / 150 + 0.8
+    copies = 3 if backend.name == "numpyro" else 2
+    assert max(of_queries) / (4 * 150 * model.num_weights) < copies + 256 / 150 + 0.8
 
 
 def test_a_chain_that_diverged_is_left_out(small):
