@@ -169,6 +169,13 @@ class Engine(Protocol):
         """
         ...
 
+    def resolved(self, localization: float) -> "Engine":
+        """Return the same engine, whose model has this localization.
+
+        What is known at w* without the prior is not computed again.
+        """
+        ...
+
     def start(self, chains: Sequence[int], seed: int, like: Any = None) -> Any:
         """Return the state of the chains of these numbers at the trained weights.
 
@@ -203,6 +210,7 @@ class Engine(Protocol):
         """
         ...
 
+    @property
     def likelihood_curvature(self) -> float:
         """Return the top eigenvalue at w* of beta H, the tempered loss's Hessian, without prior."""
         ...

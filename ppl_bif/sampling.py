@@ -411,14 +411,14 @@ def _bind(
         return kernel, engine, []
     few = num_rows(data["train"]) < kernel.model.num_weights
     choice = choose_localization(
-        engine.likelihood_curvature(),
+        engine.likelihood_curvature,
         engine.rise_at_prior if few else None,
         rule=kernel.model.localization_rule,
     )
     if store is not None:
         choice = choice._replace(value=as_stored(place(store), choice.name, choice.value))
-    kernel = kernel.on(kernel.model.resolve(choice.value))
-    return kernel, kernel.bind(data, evaluation_batch_size=evaluation_batch_size), [choice]
+    engine = engine.resolved(choice.value)
+    return engine.kernel, engine, [choice]
 
 
 def _record(

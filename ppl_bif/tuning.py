@@ -263,7 +263,7 @@ class _WarmUp:
         """Return the top curvature of the pilot, in the preconditioner's coordinates."""
         # At w* all chains are alike, and nothing is preconditioned yet.
         if self.taken == 0:
-            return self.engine.likelihood_curvature() + float(self.kernel.model.precision)
+            return self.engine.likelihood_curvature + float(self.kernel.model.precision)
         return float(np.max(self.engine.curvature(self.state, self.pilot())))
 
     def lower_step(self) -> None:

@@ -189,6 +189,19 @@ def test_joint_density_is_that_of_the_design(backend, linear):
     assert backend.log_joint(model, linear.data, {"w": w}) == pytest.approx(expected, rel=1e-4)
 
 
+def test_the_curvature_at_the_trained_weights_is_computed_once(backend, linear):
+    """It is told for the localization, and is then the first step's."""
+    kernel = backend.SGLD(backend.linear(linear.mode, localization="auto"), batch_size=10)
+    engine = kernel.bind({"train": linear.data}, evaluation_batch_size=None)
+    top = engine.likelihood_curvature
+    resolved = engine.resolved(top / 70)
+    assert vars(resolved)["likelihood_curvature"] == top
+    assert resolved.model.precision == pytest.approx(top / 70)
+    assert resolved.train is engine.train
+    anew = kernel.on(resolved.model).bind({"train": linear.data}, evaluation_batch_size=None)
+    assert anew.likelihood_curvature == pytest.approx(top, rel=1e-3)
+
+
 @pytest.mark.filterwarnings("ignore:these draws will not be scored")
 def test_a_run_is_found_again_though_its_localization_is_summed_in_another_order(
     backend, linear, tmp_path, monkeypatch
@@ -199,12 +212,16 @@ def test_a_run_is_found_again_though_its_localization_is_summed_in_another_order
     kernel = backend.SGLD(model, batch_size=10, step_size=1e-4, steps_per_draw=1)
     first = bif.sample(kernel, **told, store=tmp_path / "run")
     engine = type(kernel.bind({"train": linear.data}, evaluation_batch_size=None))
-    exact = engine.likelihood_curvature
-    monkeypatch.setattr(engine, "likelihood_curvature", lambda self: exact(self) * (1 + 6e-6))
+    exact = engine.likelihood_curvature.func
+
+    def times(factor):
+        return property(lambda self: exact(self) * factor)
+
+    monkeypatch.setattr(engine, "likelihood_curvature", times(1 + 6e-6))
     again = bif.sample(kernel, **told, store=tmp_path / "run")
     np.testing.assert_array_equal(
         first["log_likelihood"]["query_obs"], again["log_likelihood"]["query_obs"]
     )
-    monkeypatch.setattr(engine, "likelihood_curvature", lambda self: exact(self) * 1.1)
+    monkeypatch.setattr(engine, "likelihood_curvature", times(1.1))
     with pytest.raises(bif.StoreError, match="localization"):
         bif.sample(kernel, **told, store=tmp_path / "run")

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from copy import copy
-from functools import partial
+from functools import cached_property, partial
 from operator import itemgetter
 from typing import Any
 
@@ -52,6 +52,14 @@ class Engine:
         other.data = {
             name: map_arrays(itemgetter(rows), self.data[name]) for name, rows in parts.items()
         }
+        return other
+
+    def resolved(self, localization: float) -> "Engine":
+        """Return the same engine, whose model has this localization."""
+        other = copy(self)
+        other.kernel = self.kernel.on(self.model.resolve(localization))
+        other.model = other.kernel.model
+        other._program, other._held = Alike(other.kernel), other.model.held
         return other
 
     def start(self, chains: Sequence[int], seed: int, like: Any = None) -> Any:
@@ -135,6 +143,7 @@ class Engine:
             ]
         )
 
+    @cached_property
     def likelihood_curvature(self) -> float:
         """Return the top eigenvalue at w* of the tempered loss's Hessian, without the prior."""
         # Any precision of the prior will do: it moves every eigenvalue alike.

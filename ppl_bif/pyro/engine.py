@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from copy import copy
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -55,6 +56,13 @@ class Engine:
             name: self.data[name][rows.start // size : -(-rows.stop // size)]
             for name, rows in parts.items()
         }
+        return other
+
+    def resolved(self, localization: float) -> "Engine":
+        """Return the same engine, whose model has this localization."""
+        other = copy(self)
+        other.kernel = self.kernel.on(self.model.resolve(localization))
+        other.model = other.kernel.model
         return other
 
     def _place(self, array: np.ndarray) -> Tensor:
@@ -116,6 +124,7 @@ class Engine:
         """Return the top curvatures at the weights of some states, preconditioned."""
         return self.kernel.curvature(_gathered(seen), state.shared, self.train).cpu().numpy()
 
+    @cached_property
     def likelihood_curvature(self) -> float:
         """Return the top eigenvalue at w* of the tempered loss's Hessian, without the prior."""
         return float(likelihood_curvature(self.model, self.train))
