@@ -22,7 +22,7 @@ from ppl_bif.low_rank import Spread, lanczos
 from ppl_bif.memory import memory_to_use
 from ppl_bif.schema import group, inverse_temperature, refuse_unmarked, root_attrs
 from ppl_bif.scores import RESOLVED_FALSE_SIGN, influence, shrinks
-from ppl_bif.shrinkage import shrink
+from ppl_bif.shrinkage import shrink_in_scale
 from ppl_bif.streaming import refuse_streamed
 from ppl_bif.tiles import Estimate
 from ppl_bif.traces import Traces, refuse_unsampled, traces
@@ -380,7 +380,7 @@ def _alone(run: Any, first: Estimate, shrunk: bool) -> xr.Dataset:
     like = influence(run, shrink=None)
     kept = {k: v for k, v in like.attrs.items() if k not in ("blocks", "product_time")}
     attrs = kept | {"part": "first order", "shrink": "eb" if shrunk else "none"}
-    found = shrink(*first) if shrunk else (*first, None)
+    found = shrink_in_scale(*first) if shrunk else (*first, None)
     return _labelled(*found, coords=like.coords, attrs=attrs)
 
 
@@ -393,7 +393,7 @@ def _together(
     share, left = _regressed(series, variate, most=shrunk)
     rest = _scores_of(run, explained, series - share * variate, shrunk)
     part = Estimate(*(share[:, None] * layer for layer in first))
-    known, error = shrink(*part)[:2] if shrunk else part
+    known, error = shrink_in_scale(*part)[:2] if shrunk else part
     value, mcse = known + rest["influence"].values, np.hypot(error, rest["mcse"].values)
     attrs = {**rest.attrs, "query_variable": str(explained.array.name)}
     found = _labelled(value, mcse, None, coords=rest.coords, attrs=attrs)

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 from scipy.special import ndtr
 
-__all__ = ["Shrunk", "shrink"]
+__all__ = ["Shrunk", "shrink", "shrink_in_scale"]
 
 ITERATIONS = 100
 # Standard deviations of the mixture: from a tenth of the smallest error, by factors of root 2.
@@ -48,6 +48,28 @@ def shrink(value: np.ndarray, error: np.ndarray) -> Shrunk:
     """
     done = [_shrink_query(v, e) for v, e in zip(value, error, strict=True)]
     return Shrunk(*(np.stack(part) for part in zip(*done, strict=True)))
+
+
+def shrink_in_scale(value: np.ndarray, error: np.ndarray) -> Shrunk:
+    """Shrink scores ``(query, train)`` in units of the errors that their query and row have.
+
+    For errors that grow with the scores, as of products of gradients: what makes a row's gradient
+    long makes both large. By errors of their own, as :func:`shrink` takes them, the largest scores
+    would be shrunk most. Here it is scores over errors that are draws from one law (Stephens 2017,
+    alpha = 1), and the error of a pair is that of its row times that of its query.
+
+    Examples
+    --------
+    >>> value, rows = np.array([[0.3, -0.2, 0.1, -8.0, 0.2]]), np.array([1, 1, 1, 9, 1])
+    >>> kept = shrink_in_scale(rows * value, rows * np.ones((1, 5))).mean / (rows * value)
+    >>> bool(kept[0, 3] > 0.8 > 0.3 > kept[0, 0])
+    True
+    """
+    product = np.outer(error.mean(axis=1), error.mean(axis=0))
+    known = product > 0
+    unit = np.where(known, product / max(error.mean(), np.finfo(float).tiny), 1.0)
+    mean, sd, false_sign = shrink(value / unit, known.astype(float))
+    return Shrunk(mean * unit, sd * unit, false_sign)
 
 
 def _shrink_query(value: np.ndarray, error: np.ndarray) -> Shrunk:

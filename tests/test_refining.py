@@ -174,6 +174,29 @@ def test_errors_are_right_also_of_the_largest_scores(backend):
     assert 0.8 < np.sqrt((off[:, largest] ** 2).mean()) < 1.4
 
 
+def test_shrinking_keeps_the_first_order_of_long_gradients(backend):
+    """Few draws, and rows of many sizes: the largest scores have the largest errors."""
+    rng, truth = np.random.default_rng(5), make_linear(200, 100, gamma=1.0)
+    x = truth.x * np.exp(0.7 * rng.normal(size=(200, 1)) - 0.5)
+    truth = truth._replace(x=x, y=x @ rng.normal(size=100) + rng.normal(size=200))
+    data = {"train": truth.data, "query": tuple(a[:20] for a in truth.data)}
+    model = backend.linear(truth.mode, localization=truth.gamma)
+    run = sampled(model, data, draws=8)
+    slopes = truth.x * (truth.y - truth.x @ truth.mean())[:, None]
+    expected = slopes[:20] @ truth.covariance() @ slopes.T
+    off, wrong = [], []
+    for seed in range(6):
+        independent(run, truth, 20, seed)
+        found = bif.refine(run, model, **data, first_order=True, curvature_rows=400)
+        off.append([np.square(found[n] - expected).mean() for n in ("influence", "first_order")])
+        sure = found["resolved"].values
+        assert sure.mean() > 0.1
+        wrong.append((np.sign(found["influence"]) != np.sign(expected)).values[sure])
+    shrunk, plain = np.mean(off, axis=0)
+    assert shrunk < 1.2 * plain
+    assert np.concatenate(wrong).mean() < 0.025
+
+
 def test_queries_are_held_twice(backend, monkeypatch):
     """Their directions in all draws, and those in a block; beside 256 gradients of rows.
 

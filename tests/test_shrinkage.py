@@ -8,7 +8,7 @@ from hypothesis.extra.numpy import arrays
 
 from ppl_bif.blocks import choose_blocks, product_time
 from ppl_bif.covariance import block_covariance
-from ppl_bif.shrinkage import shrink
+from ppl_bif.shrinkage import shrink, shrink_in_scale
 from tests.series import factors
 
 SIZE = 2000
@@ -43,6 +43,45 @@ def test_as_good_as_the_true_law():
         gains.append(np.mean((found - true) ** 2) / np.mean((seen - true) ** 2))
     assert np.mean(ratios) < 1.03
     assert np.mean(gains) < 0.6
+
+
+def test_in_scale_as_good_as_the_true_law_whatever_the_size_of_rows():
+    """Errors go with the size of a row and are told by six squares: alone they mislead."""
+    rng = np.random.default_rng(3)
+    ratios, alone, said, wrong = [], [], [], []
+    for _ in range(10):
+        scale = np.outer(np.exp(rng.normal(size=40)), np.exp(rng.normal(size=400)))
+        true = 2.0 * rng.normal(size=scale.shape)
+        seen = true + rng.normal(size=scale.shape)
+        told = np.sqrt(rng.chisquare(6, size=scale.shape) / 6)
+        best = scale * seen * 4 / 5
+        found, by_own = (
+            shrink_in_scale(scale * seen, scale * told),
+            shrink(scale * seen, scale * told),
+        )
+        least = np.mean((best - scale * true) ** 2)
+        ratios.append(np.mean((found.mean - scale * true) ** 2) / least)
+        alone.append(np.mean((by_own.mean - scale * true) ** 2) / least)
+        sure = found.false_sign < 0.1
+        said.append(found.false_sign[sure])
+        wrong.append((np.sign(true) != np.sign(found.mean))[sure])
+    assert np.mean(ratios) < 1.03
+    assert np.mean(alone) > 1.5
+    assert 0.85 <= np.concatenate(wrong).mean() / np.concatenate(said).mean() <= 1.15
+
+
+@given(st.integers(0, 2**32 - 1), st.floats(1e-3, 1e3))
+def test_in_scale_rows_may_be_in_any_unit(seed, unit):
+    rng = np.random.default_rng(seed)
+    value, error = rng.normal(size=(3, 30)), np.outer([1.0, 2.0, 3.0], rng.uniform(1, 2, size=30))
+    error[:, 4] = 0
+    units = np.where(np.arange(30) == 7, unit, 1.0)
+    found, other = shrink_in_scale(value, error), shrink_in_scale(value * units, error * units)
+    np.testing.assert_allclose(other.mean, found.mean * units, rtol=1e-9)
+    np.testing.assert_allclose(other.sd, found.sd * units, rtol=1e-9)
+    np.testing.assert_allclose(other.false_sign, found.false_sign, rtol=1e-9)
+    np.testing.assert_array_equal(found.mean[:, 4], value[:, 4])
+    assert (found.sd[:, 4] == 0).all()
 
 
 def test_intervals_cover_and_signs_are_as_often_wrong_as_said():

@@ -2,14 +2,15 @@
 
 One run from each seed, with default settings unless others are given, judged at several numbers of
 its first draws: LDS of plain, of shrunk and of refined scores, of their first order alone, as it is
-and shrunk by its errors, and how many are resolved. Lines go to ``results/refined.jsonl``, scores
-that ``--keep`` names to ``runs/refined/``, for ``versus``.
+and shrunk by its errors, and how many are resolved; what they have over EK-FAC, paired, where
+``peers`` has left its scores. Lines go to ``results/refined.jsonl``, scores that ``--keep`` names
+to ``runs/refined/``, for ``versus``.
 """
 
 import argparse
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +18,11 @@ import numpy as np
 import xarray as xr
 
 import ppl_bif as bif
-from benchmarks.lds import tasks
+from benchmarks.lds import peers, tasks
 from benchmarks.lds.damped import some_queries
 from benchmarks.lds.ours import BACKENDS, RUNS, localized
-from benchmarks.lds.peers import device_name
-from ppl_bif.evaluation import lds
-from ppl_bif.shrinkage import shrink
+from ppl_bif.evaluation import compare, lds
+from ppl_bif.shrinkage import shrink_in_scale
 
 RESULTS = Path(__file__).parent / "results" / "refined.jsonl"
 SCORES = RUNS / "refined"
@@ -90,9 +90,10 @@ def judged(
             "chains": run.attrs["chains"],
             "settings": {**options.model, **options.settings, **given, **options.refine},
             "tuning": list(run.attrs["tuning"]),
-            "device": device_name(options.device),
+            "device": peers.device_name(options.device),
             "threads": options.threads,
             "lds": {name: quality(found, task) for name, found in scores.items()},
+            "less_ekfac": {} if options.queries else less_ekfac(scores, task),
             "resolved": {
                 name: round(float(found["resolved"].mean()), 4)
                 for name, found in (("shrunk", shrunk), ("refined", refined))
@@ -120,13 +121,27 @@ def keep(name: str, line: dict[str, Any], refined: xr.Dataset) -> None:
 def shrunk_first_order(refined: xr.Dataset) -> xr.DataArray:
     """Shrink the first order by its own errors."""
     value = refined["first_order"]
-    return value.copy(data=shrink(value.values, refined["first_order_mcse"].values).mean)
+    return value.copy(data=shrink_in_scale(value.values, refined["first_order_mcse"].values).mean)
 
 
 def quality(scores: xr.DataArray, task: tasks.Task) -> list[float]:
     """LDS with its 95% interval."""
     found = lds(scores.transpose("query", "train").values, task.truth)
     return [round(float(found[name]), 4) for name in ("mean", "low", "high")]
+
+
+def less_ekfac(scores: Mapping[str, xr.DataArray], task: tasks.Task) -> dict[str, list[float]]:
+    """What scores have over EK-FAC at its best, if it is there, else at its default: paired."""
+    kept = (peers.SCORES / f"{task.name}-ekfac-{role}.npy" for role in ("best", "default"))
+    path = next(filter(Path.exists, kept), None)
+    if path is None:
+        return {}
+    values = {name: one.transpose("query", "train").values for name, one in scores.items()}
+    found = compare({**values, "EK-FAC": np.load(path)}, task.truth).sel(other="EK-FAC")
+    ends = ("difference", "difference_low", "difference_high")
+    return {
+        name: [round(float(found[end].sel(attributor=name)), 4) for end in ends] for name in scores
+    }
 
 
 if __name__ == "__main__":
