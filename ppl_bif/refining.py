@@ -94,7 +94,8 @@ def refine(
         Leave the second part out: cheaper, and with far less noise, but not the covariance. It is
         what foretells retraining best.
     shrink
-        How both parts are estimated, as in :func:`ppl_bif.influence`.
+        How both parts are estimated, as in :func:`ppl_bif.influence`. The first is shrunk in units
+        of the errors of its rows and queries, as large scores have large errors.
 
     Returns
     -------

@@ -40,6 +40,24 @@ def test_kept_scores_stand_in_the_table(tmp_path, monkeypatch):
     assert second["less"][0] == pytest.approx(first["lds"][0] - second["lds"][0], abs=2e-4)
 
 
+def test_scores_are_paired_with_the_best_ekfac_that_lies_there(tmp_path, monkeypatch):
+    from benchmarks.lds import peers, refined, tasks
+    from ppl_bif.evaluation import compare
+
+    monkeypatch.setattr(peers, "SCORES", tmp_path)
+    task, rng = tasks.load("digits_mlp"), np.random.default_rng(0)
+    default, best, own = rng.normal(size=(3, len(task.query[1]), len(task.train[1])))
+    scores = {"refined": xr.DataArray(own.T, dims=("train", "query"))}
+    assert refined.less_ekfac(scores, task) == {}
+    for role, other in (("default", default), ("best", best)):
+        np.save(tmp_path / f"digits_mlp-ekfac-{role}.npy", other)
+        found = compare({"own": own, "theirs": other}, task.truth)
+        expected = found["difference"].sel(attributor="own", other="theirs")
+        less = refined.less_ekfac(scores, task)["refined"]
+        assert less[0] == pytest.approx(float(expected), abs=1e-4)
+        assert less[1] < less[0] < less[2]
+
+
 def test_what_was_not_made_anew_is_kept_unpaired():
     from benchmarks.lds.versus import with_older
 

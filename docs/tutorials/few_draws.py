@@ -315,7 +315,7 @@ figure
 #
 # Noise no longer asks for a strong prior then: `localize(..., localization="weak")` lets more directions move, which have
 # more to tell. And where only *retraining* is to be foretold, `refine(..., first_order=True)` leaves out what mean
-# gradients do not explain: it is cheaper, has less noise, and [foretells best](../quality.md#gradients-at-the-draws).
+# gradients do not explain: it is cheaper, has less noise, and [foretells best](../quality.md#where-only-retraining-is-to-be-foretold).
 #
 # ## What if the row were removed?
 #
