@@ -146,8 +146,9 @@ class Engine:
     @cached_property
     def likelihood_curvature(self) -> float:
         """Return the top eigenvalue at w* of the tempered loss's Hessian, without the prior."""
-        # Any precision of the prior will do: it moves every eigenvalue alike.
-        model = self.model if self.model.localization is not None else self.model.resolve(1.0)
+        # Any precision of the prior will do, which moves every eigenvalue alike; the same for all,
+        # so that a localization that was found and one that is given end in the same steps.
+        model = self.model.resolve(1.0)
         root = self._place(self.kernel.identity())
         _, alone = self._unmoved([0], seed=0)
         top = _curvature(self._program, model.held, _of(alone, 0), root, self.train)

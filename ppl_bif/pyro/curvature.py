@@ -88,8 +88,9 @@ def top_curvature(product: Callable[[Tensor], Tensor], like: Tensor) -> Tensor:
 
 def likelihood_curvature(model: LocalizedModel, data: Data) -> Tensor:
     """Largest eigenvalue at w* of beta H, the Hessian of the tempered loss without the prior."""
-    # Any precision of the prior will do: it moves every eigenvalue alike.
-    known = model.resolve(1.0) if model.localization is None else model
+    # Any precision of the prior will do, which moves every eigenvalue alike; the same for all, so
+    # that a localization that was found and one that is given end in the same steps.
+    known = model.resolve(1.0)
     mode, rows = at_mode(model), spread_rows(model, data)[None]
     top = top_curvature(hessian_product(known, data, mode, rows), flatten(mode))
     return top[0] - known.precision
