@@ -42,10 +42,11 @@ def test_kept_scores_stand_in_the_table(tmp_path, monkeypatch):
 
 def test_scores_are_paired_with_the_best_ekfac_that_lies_there(tmp_path, monkeypatch):
     from benchmarks.lds import peers, refined, tasks
+    from benchmarks.lds.damped import some_queries
     from ppl_bif.evaluation import compare
 
     monkeypatch.setattr(peers, "SCORES", tmp_path)
-    task, rng = tasks.load("digits_mlp"), np.random.default_rng(0)
+    task, rng = some_queries(tasks.load("digits_mlp"), 20), np.random.default_rng(0)
     default, best, own = rng.normal(size=(3, len(task.query[1]), len(task.train[1])))
     scores = {"refined": xr.DataArray(own.T, dims=("train", "query"))}
     assert refined.less_ekfac(scores, task) == {}
