@@ -119,7 +119,7 @@ def keep(name: str, line: dict[str, Any], refined: xr.Dataset) -> None:
 
 
 def shrunk_first_order(refined: xr.Dataset) -> xr.DataArray:
-    """Shrink the first order by its own errors."""
+    """Shrink the first order as it is shrunk alone."""
     value = refined["first_order"]
     return value.copy(data=shrink_in_scale(value.values, refined["first_order_mcse"].values).mean)
 
