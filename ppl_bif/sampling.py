@@ -201,7 +201,8 @@ def sample(
     if client is not None:
         check_client(client, store)
         groups = [[chain] for chain in range(chains)]
-    kernel, engine, more = _bind(kernel, data, evaluation_batch_size, store)
+    engine, more = _bind(kernel, data, evaluation_batch_size, store)
+    kernel = engine.kernel
     at_mode = score_mode(engine, ids)
     constant = gather_constant(data, ids, at_mode, constant_data)
     record = _record(kernel, at_mode, save_weights)
@@ -404,11 +405,11 @@ def _bind(
     data: Mapping[str, Batch],
     evaluation_batch_size: int | None,
     store: str | Path | None,
-) -> tuple[Kernel, Engine, list[Choice]]:
+) -> tuple[Engine, list[Choice]]:
     """Place the data; a localization that was left open is known from here on."""
     engine = kernel.bind(data, evaluation_batch_size=evaluation_batch_size)
     if kernel.model.localization is not None:
-        return kernel, engine, []
+        return engine, []
     few = num_rows(data["train"]) < kernel.model.num_weights
     choice = choose_localization(
         engine.likelihood_curvature,
@@ -417,8 +418,7 @@ def _bind(
     )
     if store is not None:
         choice = choice._replace(value=as_stored(place(store), choice.name, choice.value))
-    engine = engine.resolved(choice.value)
-    return engine.kernel, engine, [choice]
+    return engine.resolved(choice.value), [choice]
 
 
 def _record(

@@ -92,14 +92,11 @@ def test_a_linear_model_needs_no_draws_but_for_its_curvature(backend):
     model = backend.linear(truth.mode, **settings)
     run = sampled(model, data, draws=400)
     found = bif.refine(run, model, **data, gradient_draws=1600, shrink=None)
-    spread, mean = truth.covariance(), truth.mean()
-    slopes = truth.x * (truth.y - truth.x @ mean)[:, None]
-    first = slopes[:5] @ spread @ slopes.T
-    second = (truth.x[:5] @ spread @ truth.x.T) ** 2 / 2
-    expected = truth.beta * (first + second)
+    queries = truth.x[:5], truth.y[:5], truth.covariance()
+    expected = truth.influence(*queries)
     scale = np.sqrt((expected**2).mean())
     value, error = found["influence"].values, found["mcse"].values
-    off = found["first_order"].values - truth.beta * first
+    off = found["first_order"].values - truth.first_order(*queries)
     assert np.sqrt((off**2).mean()) < 0.03 * scale
     # Of four weights, told by eight blocks: as rough as that.
     known = found["first_order_mcse"].values
@@ -160,8 +157,7 @@ def test_errors_are_right_also_of_the_largest_scores(backend):
     data = {"train": truth.data, "query": tuple(a[:20] for a in truth.data)}
     model = backend.linear(truth.mode, localization=truth.gamma)
     run = sampled(model, data, draws=40)
-    slopes = truth.x * (truth.y - truth.x @ truth.mean())[:, None]
-    expected = slopes[:20] @ truth.covariance() @ slopes.T
+    expected = truth.first_order(truth.x[:20], truth.y[:20], truth.covariance())
     off = []
     how = {"first_order": True, "shrink": None, "curvatures": 20, "curvature_rows": 1600}
     for seed in range(8):
@@ -182,8 +178,7 @@ def test_shrinking_keeps_the_first_order_of_long_gradients(backend):
     data = {"train": truth.data, "query": tuple(a[:20] for a in truth.data)}
     model = backend.linear(truth.mode, localization=truth.gamma)
     run = sampled(model, data, draws=8)
-    slopes = truth.x * (truth.y - truth.x @ truth.mean())[:, None]
-    expected = slopes[:20] @ truth.covariance() @ slopes.T
+    expected = truth.first_order(truth.x[:20], truth.y[:20], truth.covariance())
     off, wrong = [], []
     for seed in range(6):
         independent(run, truth, 20, seed)
@@ -299,9 +294,7 @@ def test_what_is_shrunk_is_made_small(backend):
     truth = make_linear(240, 4)._replace(beta=1.0)
     data = {"train": truth.data, "query": tuple(a[:5] for a in truth.data)}
     model = backend.linear(truth.mode, localization=truth.gamma)
-    spread, slopes = truth.covariance(), truth.x * (truth.y - truth.x @ truth.mean())[:, None]
-    second = (truth.x[:5] @ spread @ truth.x.T) ** 2 / 2
-    expected, off = slopes[:5] @ spread @ slopes.T + second, []
+    expected, off = truth.influence(truth.x[:5], truth.y[:5], truth.covariance()), []
     for seed in range(4):
         run = sampled(model, data, draws=100, seed=seed)
         shrunk, plain = (bif.refine(run, model, **data, shrink=how) for how in ("auto", None))

@@ -55,10 +55,8 @@ def test_in_scale_as_good_as_the_true_law_whatever_the_size_of_rows():
         seen = true + rng.normal(size=scale.shape)
         told = np.sqrt(rng.chisquare(6, size=scale.shape) / 6)
         best = scale * seen * 4 / 5
-        found, by_own = (
-            shrink_in_scale(scale * seen, scale * told),
-            shrink(scale * seen, scale * told),
-        )
+        value, error = scale * seen, scale * told
+        found, by_own = shrink_in_scale(value, error), shrink(value, error)
         least = np.mean((best - scale * true) ** 2)
         ratios.append(np.mean((found.mean - scale * true) ** 2) / least)
         alone.append(np.mean((by_own.mean - scale * true) ** 2) / least)

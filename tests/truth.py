@@ -60,8 +60,12 @@ class Linear(NamedTuple):
     def influence(self, x: np.ndarray, y: np.ndarray, covariance: np.ndarray) -> np.ndarray:
         """beta Cov(log p_i, log p_q) = beta (r_i r_q s_iq + s_iq^2 / 2), ``(query, train)``."""
         s = x @ covariance @ self.x.T
+        return self.first_order(x, y, covariance) + self.beta * s**2 / 2
+
+    def first_order(self, x: np.ndarray, y: np.ndarray, covariance: np.ndarray) -> np.ndarray:
+        """The part of it by mean gradients, beta r_i r_q s_iq, ``(query, train)``."""
         residuals = np.outer(y - x @ self.mean(), self.y - self.x @ self.mean())
-        return self.beta * (residuals * s + s**2 / 2)
+        return self.beta * residuals * (x @ covariance @ self.x.T)
 
 
 def make_linear(rows: int, d: int, *, beta: float = 1.0, gamma: float = 50.0) -> Linear:
